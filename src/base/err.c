@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "base/err.h"
+
+#include <errno.h>
+
+G_DEFINE_QUARK(eml-error-quark, eml_error)
+
+gboolean eml_error_set_errno(GError **error, EmlError code, int saved_errno, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  g_autofree char *what = g_strdup_vprintf(format, args);
+  va_end(args);
+  if (saved_errno == ENOSPC || saved_errno == EDQUOT)
+    code = EML_ERROR_NO_SPACE;
+  g_set_error(error, EML_ERROR, code, "%s: %s", what, g_strerror(saved_errno));
+  return FALSE;
+}
