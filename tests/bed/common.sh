@@ -34,6 +34,7 @@ drop_root() {
       [ "$share" = "$private_share" ] || cp "$f" "$private_share/"
     done
   ) || exit 1
+  chown -R "$user:$group" "$private_share"
   chmod 755 "$MAILBED_DIR"
   [ "$(stat -c %U "$MAILBED_DIR")" = "$user" ] || chown "$user:$group" "$MAILBED_DIR"
   setpriv --reuid="$user" --regid="$group" --clear-groups test -x "$MAILBED_DIR" ||
@@ -112,12 +113,36 @@ unpack_debs() {
     umask 022
     mkdir -p "$cache" "$target"
     cd "$cache" || exit 1
+    missing=
     for package in "$@"; do
-      set -- "$package"_*.deb
-      [ -e "$1" ] || apt-get download "$package" >&2 || exit 1
-      set -- "$package"_*.deb
-      dpkg -x "$1" "$target" || exit 1
+      find . -name "${package}_*.deb" | grep -q . || missing="$missing $package"
+    done
+    # shellcheck disable=SC2086 # a list
+    [ -z "$missing" ] || apt-get -qq -o APT::Sandbox::User="$(id -un)" download $missing >&2 || exit 1
+    for package in "$@"; do
+      dpkg -x "$package"_*.deb "$target" || exit 1
     done
     : >"$target/.complete"
+    [ "$(id -u)" != 0 ] || chown -R "${MAILBED_USER:-mail}" "$target"
   ) || fail "cannot fetch and unpack the packages"
+}
+
+imapcheck=$share/../tools/imapcheck.py
+[ -e "$imapcheck" ] || imapcheck=$share/imapcheck.py # root's copy, see drop_root
+
+# deliver_by_imap USER [FOLDER] FILE...: APPEND with the password that the
+# calling script noted.  The caller opens the files: after the change of user,
+# root's may be unreadable.
+deliver_by_imap() {
+  [ $# -ge 2 ] || fail "deliver USER [FOLDER] FILE..."
+  name=$1 folder=INBOX
+  shift
+  if [ $# -gt 1 ] && [ ! -f "$1" ]; then
+    folder=$1
+    shift
+    sh "$0" client "$name" create "$folder" 2>/dev/null || :
+  fi
+  for file in "$@"; do
+    sh "$0" client "$name" append-stdin "$folder" <"$file"
+  done
 }

@@ -12,7 +12,8 @@ Folder names are ordinary strings with "/" between levels, whatever separator
 and prefix the server has.  Everything that is refused raises imaplib.IMAP4.error.
 
 From a shell:  imapcheck.py HOST:PORT CAFILE USER PASSWORD COMMAND...
-    list | fetch FOLDER | append FOLDER FILE... | create FOLDER | delete FOLDER
+    list | fetch FOLDER | append FOLDER FILE... | create FOLDER |
+    delete FOLDER | append-stdin FOLDER | setquota ROOT KIB (as administrator)
 """
 import base64
 import calendar
@@ -294,6 +295,8 @@ def main(arguments):
                     box.append(folder, wire(file.read()))
         elif command == "append-stdin":
             box.append(rest[0], wire(sys.stdin.buffer.read()))
+        elif command == "setquota":
+            box._ok(box.imap.setquota(quote(rest[0]), "(STORAGE %d)" % int(rest[1])))
         elif command in ("create", "delete"):
             getattr(box, command)(rest[0])
         else:
