@@ -200,7 +200,9 @@ class Mailbox:
     def append(self, folder, message, flags=(), date=None):
         """Store exactly these bytes; the UID, if the server tells it."""
         when = imaplib.Time2Internaldate(date) if date is not None else None
-        # imaplib's append() would rewrite the line ends
+        if self.imap.state == "SELECTED" and self.imap.is_readonly:
+            self.imap.close()  # Courier refuses to append to a folder opened read-only
+        # not imaplib's append(), which would rewrite the line ends
         name = self.server_name(folder)
         arguments = [name] + (["(%s)" % " ".join(flags)] if flags else []) + ([when] if when else [])
         self.imap.literal = message
@@ -237,10 +239,16 @@ class Mailbox:
         if subscribe:
             self._ok(self.imap.subscribe(self.server_name(folder)))
 
+    def leave(self):
+        """Servers end a session whose own folder goes away: be in another."""
+        self._ok(self.imap.select("INBOX", readonly=True))
+
     def rename(self, folder, name):
+        self.leave()
         self._ok(self.imap.rename(self.server_name(folder), self.server_name(name)))
 
     def delete(self, folder):
+        self.leave()
         self._ok(self.imap.delete(self.server_name(folder)))
 
     def quota(self):
