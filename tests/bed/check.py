@@ -232,7 +232,7 @@ def check_submission(user, password, full):
                 ("greylisting", "greylisted@outside.test", "451 4.7.1"),
                 ("rate limit", "ratelimited@outside.test", "450 4.7.1"),
                 ("spam", "spamblocked@outside.test", "550 5.7.1")):
-            seen = submit(user, password, user, recipient)
+            seen = submit(user, password, user, recipient, size=500000)
             expect("%s: %s" % (what, answer), (seen or "").startswith(answer), seen)
         seen = submit(user, password, full, user)
         expect("a foreign sender: 553 5.7.1", (seen or "").startswith("553 5.7.1"), seen)
@@ -279,7 +279,8 @@ def check_trouble(user, password):
         before, uids = box.uidvalidity("INBOX"), box.uids("INBOX")
         bed("uidvalidity", user, "INBOX")
     with connect(user, password) as box:
-        expect("new UIDVALIDITY, same UIDs", box.uidvalidity("INBOX") > before and box.uids("INBOX") == uids)
+        expect("new UIDVALIDITY, same UIDs", box.uidvalidity("INBOX") > before and box.uids("INBOX") == uids,
+               (before, uids, box.uidvalidity("INBOX"), box.uids("INBOX")))
         bed("uidvalidity", user, "INBOX", "renumber")
     with connect(user, password) as box:
         after = box.uids("INBOX")
