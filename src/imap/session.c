@@ -331,6 +331,10 @@ const char *imap_session_selected(const ImapSession *session) {
   return session->selected;
 }
 
+guint32 imap_session_uidvalidity(const ImapSession *session) {
+  return session->selected ? response_facts(session->reader)->selected.uidvalidity : 0;
+}
+
 void imap_session_set_handler(ImapSession *session, const ImapHandler *handler, gpointer data) {
   session->handler = handler;
   session->handler_data = data;
