@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "fs/fs.h"
+
+static void attr_common(const Fs *fs, guint64 ino, mode_t mode, gint64 mtime, gint64 ctime_,
+                        struct stat *st_out) {
+  *st_out = (struct stat){
+      .st_ino = ino,
+      .st_mode = mode,
+      .st_nlink = 1,
+      .st_uid = fs->uid,
+      .st_gid = fs->gid,
+      .st_blksize = 4096,
+      .st_atim.tv_sec = mtime,
+      .st_mtim.tv_sec = mtime,
+      .st_ctim.tv_sec = ctime_,
+  };
+}
+
+/* find trusts a link count of 2 + subdirectories to skip the stat of what cannot be a directory. */
+void attr_root(const Fs *fs, guint folders, struct stat *st_out) {
+  attr_common(fs, NODE_ROOT_INO, S_IFDIR | 0700, fs->began, fs->began, st_out);
+  st_out->st_nlink = 2 + folders + 1; /* .control */
+}
+
+void attr_folder(const Fs *fs, const EngineFolder *folder, struct stat *st_out) {
+  attr_common(fs, node_folder_ino(folder->id), S_IFDIR | 0700, folder->mtime, folder->mtime,
+              st_out);
+  st_out->st_nlink = 2 + folder->subfolders;
+  st_out->st_size = (off_t) folder->count + folder->subfolders;
+}
+
+void attr_message(const Fs *fs, guint32 space, const EngineMessage *message, struct stat *st_out) {
+  attr_common(fs, node_message_ino(space, message->uid), S_IFREG | 0600, message->mtime,
+              message->ctime, st_out);
+  st_out->st_size = (off_t) message->size;
+  st_out->st_blocks = (blkcnt_t) ((message->size + 511) / 512);
+}
+
+void attr_control_dir(const Fs *fs, struct stat *st_out) {
+  attr_common(fs, node_ino((Node){NODE_CONTROL_DIR, 0, 0}), S_IFDIR | 0700, fs->began, fs->began,
+              st_out);
+  st_out->st_nlink = 2;
+}
+
+void attr_control_file(const Fs *fs, guint32 id, guint64 size, gint64 mtime, struct stat *st_out) {
+  attr_common(fs, node_ino((Node){NODE_CONTROL_FILE, id, 0}), S_IFREG | 0400, mtime, mtime, st_out);
+  st_out->st_size = (off_t) size;
+  st_out->st_blocks = (blkcnt_t) ((size + 511) / 512);
+}
+
+struct fuse_entry_param attr_entry(const struct stat *st) {
+  return (struct fuse_entry_param){
+      .ino = st->st_ino,
+      .generation = NODE_GENERATION,
+      .attr = *st,
+      .attr_timeout = KEEP_SECONDS,
+      .entry_timeout = KEEP_SECONDS,
+  };
+}

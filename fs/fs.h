@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * What every handler sees: the userdata of the FUSE session. The fields are set before the first
+ * request and stay until after the last reply, so they need no lock.
+ */
+#pragma once
+
+#include <fuse_lowlevel.h>
+
+#include "engine/engine.h"
+#include "fs/node.h"
+
+typedef struct Parks Parks;
+typedef struct Notify Notify;
+typedef struct Virtual Virtual;
+
+typedef struct {
+  Engine *engine;
+  Parks *parks;
+  Notify *notify;
+  Virtual *virtual;
+  uid_t uid; /* owner of everything: who mounted */
+  gid_t gid;
+  gint64 began; /* seconds: mtime of the root */
+  gint64 init_unique; /* for init-reply.c alone */
+} Fs;
+
+/* The name of the directory of virtual files. */
+#define CONTROL_NAME ".control"
+
+/* What the kernel was told it may keep until news says otherwise. Finite, so that a lost
+ * invalidation heals by itself. */
+#define KEEP_SECONDS 86400.0
+
+/* Each adds the handlers of its file to @ops. */
+void ops_dir_add(struct fuse_lowlevel_ops *ops);
+void ops_file_add(struct fuse_lowlevel_ops *ops);
+void ops_fs_add(struct fuse_lowlevel_ops *ops);
+void ops_xattr_add(struct fuse_lowlevel_ops *ops);
+
+/* Attributes, from index rows; attr.c. Any thread. */
+void attr_root(const Fs *fs, guint folders, struct stat *st_out);
+void attr_folder(const Fs *fs, const EngineFolder *folder, struct stat *st_out);
+void attr_message(const Fs *fs, guint32 space, const EngineMessage *message, struct stat *st_out);
+void attr_control_dir(const Fs *fs, struct stat *st_out);
+void attr_control_file(const Fs *fs, guint32 id, guint64 size, gint64 mtime, struct stat *st_out);
+
+/* An entry with the attributes of @st, to be kept by the kernel. */
+struct fuse_entry_param attr_entry(const struct stat *st);

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * open, read, release of messages and of the virtual files.
+ *
+ * Ctrl-C ends a waiting OPEN, but never a buffered READ: the kernel holds the page and sends no
+ * INTERRUPT. So the engine fetches small bodies at open, and a READ of a large one is bounded by
+ * the engine's deadline. Direct I/O would be interruptible, but rules out mmap.
+ *
+ * A file handle is the EngineBody, or the VirtualText for a virtual file.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "fs/fs.h"
+#include "fs/notify.h"
+#include "fs/park.h"
+#include "fs/reply.h"
+#include "fs/virtual.h"
+
+typedef struct {
+  Fs *fs;
+  fuse_req_t req;
+  guint64 park;
+  struct fuse_file_info fi;
+  EngineBody *body;
+} OpenWait;
+
+/* ---- open ---- */
+
+static void reply_body(gpointer data) {
+  OpenWait *wait = data;
+  wait->fi.fh = (uintptr_t) wait->body;
+  wait->fi.keep_cache = 1; /* messages never change */
+  wait->fi.noflush = 1;
+  if (fuse_reply_open(wait->req, &wait->fi) != 0)
+    engine_body_close(&wait->body); /* nobody took it, so no RELEASE will come */
+  g_free(wait);
+}
+
+static void on_body(EngineBody *body, gpointer data, const GError *error) {
+  OpenWait *wait = data;
+  park_end(wait->fs->parks, wait->park);
+  if (error) {
+    reply_error_node(wait->req, error);
+    g_free(wait);
+    return;
+  }
+  /* Fetching it may have corrected its size. The reader must not see the old end of file. */
+  wait->body = body;
+  notify_after_sizes(wait->fs->notify, reply_body, wait);
+}
+
+static void open_virtual(Fs *fs, fuse_req_t req, guint32 id, struct fuse_file_info *fi) {
+  VirtualText *text = virtual_open(fs->virtual, id);
+  fi->fh = (uintptr_t) text;
+  fi->direct_io = 1;
+  fi->noflush = 1;
+  if (fuse_reply_open(req, fi) != 0)
+    virtual_close(fs->virtual, text);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
+  Fs *fs = fuse_req_userdata(req);
+  Node node;
+  if (!node_parse(ino, &node)) {
+    fuse_reply_err(req, ESTALE);
+  } else if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
+    fuse_reply_err(req, EROFS);
+  } else if (node.kind == NODE_MESSAGE) {
+    OpenWait *wait = g_new0(OpenWait, 1);
+    *wait = (OpenWait){.fs = fs, .req = req, .fi = *fi};
+    guint64 park = wait->park = park_begin(fs->parks, req);
+    EngineMsg msg = {node.id, node.uid};
+    park_waits(fs->parks, park, engine_body_open(fs->engine, msg, on_body, wait));
+  } else if (node.kind == NODE_CONTROL_FILE && virtual_name(node.id)) {
+    open_virtual(fs, req, node.id, fi);
+  } else {
+    fuse_reply_err(req, EISDIR);
+  }
+}
+
+/* ---- read ---- */
+
+typedef struct {
+  Fs *fs;
+  fuse_req_t req;
+  guint64 park;
+} ReadWait;
+
+/* A thread's buffer for replies: an allocation of this size each time would be an mmap each time.
+ * (fuse_reply_data does just that; splice is slower with few workers.) */
+typedef struct {
+  gsize size;
+  char *data;
+} ReadBuffer;
+
+static void read_buffer_free(gpointer data) {
+  g_free(((ReadBuffer *) data)->data);
+  g_free(data);
+}
+
+static char *read_buffer(gsize size) {
+  static GPrivate key = G_PRIVATE_INIT(read_buffer_free);
+  ReadBuffer *buffer = g_private_get(&key);
+  if (!buffer) {
+    buffer = g_new0(ReadBuffer, 1);
+    g_private_set(&key, buffer);
+  }
+  if (buffer->size < size) {
+    g_free(buffer->data);
+    buffer->data = g_malloc(size);
+    buffer->size = size;
+  }
+  return buffer->data;
+}
+
+static void on_read(int fd, gint64 offset, gsize size, gpointer data, const GError *error) {
+  ReadWait *wait = data;
+  park_end(wait->fs->parks, wait->park);
+  if (error) {
+    reply_error_node(wait->req, error);
+    g_free(wait);
+    return;
+  }
+  char *buffer = read_buffer(size);
+  gsize done = 0;
+  int failure = 0;
+  while (done < size && !failure) {
+    gssize got = pread(fd, buffer + done, size - done, offset + (gint64) done);
+    if (got > 0)
+      done += (gsize) got;
+    else if (got == 0 || errno != EINTR)
+      failure = got == 0 ? EIO : errno;
+  }
+  if (failure) {
+    g_autoptr(GError) local = NULL;
+    eml_error_set_errno(&local, EML_ERROR_FAILED, failure, "cannot read a cached body");
+    reply_error(wait->req, local);
+  } else {
+    fuse_reply_buf(wait->req, buffer, size);
+  }
+  g_free(wait);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                    struct fuse_file_info *fi) {
+  Fs *fs = fuse_req_userdata(req);
+  Node node;
+  if (!node_parse(ino, &node)) {
+    fuse_reply_err(req, ESTALE);
+  } else if (node.kind == NODE_CONTROL_FILE) {
+    gsize have;
+    const char *data = virtual_data((VirtualText *) (uintptr_t) fi->fh, &have);
+    gsize from = MIN((gsize) offset, have);
+    fuse_reply_buf(req, data + from, MIN(size, have - from));
+  } else {
+    ReadWait *wait = g_new0(ReadWait, 1);
+    *wait = (ReadWait){.fs = fs, .req = req};
+    guint64 park = wait->park = park_begin(fs->parks, req);
+    EngineBody *body = (EngineBody *) (uintptr_t) fi->fh;
+    park_waits(fs->parks, park,
+               engine_body_read(body, (guint64) offset, size, on_read, wait));
+  }
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
+  Fs *fs = fuse_req_userdata(req);
+  Node node;
+  if (node_parse(ino, &node) && node.kind == NODE_CONTROL_FILE) {
+    virtual_close(fs->virtual, (VirtualText *) (uintptr_t) fi->fh);
+  } else {
+    EngineBody *body = (EngineBody *) (uintptr_t) fi->fh;
+    engine_body_close(&body);
+  }
+  fuse_reply_err(req, 0);
+}
+
+void ops_file_add(struct fuse_lowlevel_ops *ops) {
+  ops->open = op_open;
+  ops->read = op_read;
+  ops->release = op_release;
+}
