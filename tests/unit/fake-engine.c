@@ -764,7 +764,7 @@ static gpointer control_thread(gpointer data) {
 
 /* ---- life ---- */
 
-Engine *engine_open(const Account *account, char **notice_out, GError **error) {
+Engine *engine_open(Account *account, char **notice_out, GError **error) {
   *notice_out = g_strdup(g_getenv("FAKE_ENGINE_NOTICE"));
   Engine *engine = g_new0(Engine, 1);
   g_mutex_init(&engine->lock);
