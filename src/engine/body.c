@@ -224,8 +224,9 @@ static GArray *take_batch(const Serve *serve, gboolean last_chance) {
 
 /* ---- completion ---- */
 
-/* Ends @msg's want: everybody who waits gets @whole (a reference each) or @error. */
-static void finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
+/* Ends @msg's want: everybody who waits gets @whole (a reference each) or @error. FALSE: it had been
+ * ended before. */
+static gboolean finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
   g_autoptr(GArray) waits = NULL;
   g_mutex_lock(&bodies->lock);
   Want *want = g_hash_table_lookup(bodies->wants, &msg);
@@ -241,13 +242,14 @@ static void finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError
     EngineBody *body = whole ? engine_body_whole(bodies->engine, store_body_ref(whole)) : NULL;
     call.done.body(body, call.data, error);
   }
+  return waits != NULL;
 }
 
 /* ---- the job ---- */
 
 typedef struct {
   ImapTag tag;
-  GArray *msgs; /* of EngineMsg: not answered yet */
+  GArray *msgs; /* of EngineMsg; those that were answered have no want any more */
 } Batch;
 
 typedef struct {
@@ -333,10 +335,12 @@ static gboolean send_batch(ImapSession *session, GArray *msgs, GArray *in_flight
   return batch.tag != 0;
 }
 
-/* Ends the wants of a batch that were not answered. */
-static void fail_rest(Bodies *bodies, const Batch *batch, const GError *error) {
+/* Ends the wants of a batch that were not answered, and tells whether there were any. */
+static gboolean fail_rest(Bodies *bodies, const Batch *batch, const GError *error) {
+  gboolean any = FALSE;
   for (guint i = 0; i < batch->msgs->len; i++)
-    finish(bodies, g_array_index(batch->msgs, EngineMsg, i), NULL, error);
+    any |= finish(bodies, g_array_index(batch->msgs, EngineMsg, i), NULL, error);
+  return any;
 }
 
 /* Puts what was in flight back into the queue: another connection will be tried. */
@@ -357,7 +361,7 @@ static void put_back(Bodies *bodies, GArray *in_flight) {
 }
 
 /* Waits for the oldest batch. Its NO is the error of what it left unanswered, not of the job. */
-static gboolean receive(Bodies *bodies, ImapSession *session, GArray *in_flight, GError **error) {
+static gboolean receive(const Serve *serve, ImapSession *session, GArray *in_flight, GError **error) {
   g_autoptr(GError) refusal = NULL;
   Batch *batch = &g_array_index(in_flight, Batch, 0);
   gboolean ok = imap_wait(session, batch->tag, &refusal);
@@ -368,7 +372,9 @@ static gboolean receive(Bodies *bodies, ImapSession *session, GArray *in_flight,
   if (!refusal)
     refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
                                   "the message is no longer on the server");
-  fail_rest(bodies, batch, refusal);
+  /* What the index has and the server has not: the index is behind. */
+  if (fail_rest(serve->bodies, batch, refusal) && ok)
+    syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
   g_array_remove_index(in_flight, 0);
   return TRUE;
 }
@@ -400,7 +406,7 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
       done = in_flight->len == 0;
     }
     if (in_flight->len)
-      ok = receive(bodies, session, in_flight, error);
+      ok = receive(serve, session, in_flight, error);
   }
   imap_session_set_handler(session, NULL, NULL);
   store_writer_abort(&receiving.writer);

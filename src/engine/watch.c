@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The connections that listen. One always: with NOTIFY (RFC 5465) it hears of all folders, else it
- * idles in INBOX (RFC 2177) and asks for the STATUS of all folders once in a while. Without NOTIFY
- * a second one idles in the folder that was looked at last. What is heard only schedules work for
- * the pool; nothing is fetched here.
+ * idles in INBOX (RFC 2177). Once a minute it asks for the STATUS of all folders, for what the server
+ * did not hear of itself, and to see that the server is still there. Without NOTIFY a second one
+ * idles in the folder that was looked at last. What is heard only schedules work for the pool;
+ * nothing is fetched here.
  *
  * The first one also is the one that reconnects: while the link is offline the pool does not try.
  */
@@ -20,8 +21,7 @@
 
 #define BACKOFF_FIRST_MS 250
 #define BACKOFF_MOST_MS 60000
-#define POLL_MS 60000       /* STATUS of all folders on servers without NOTIFY */
-#define ALIVE_MS 120000     /* a round trip to see whether the server is still there */
+#define POLL_MS 60000        /* STATUS of all folders: a server may not hear of everything itself */
 #define UNPOLLED_MS 15000    /* servers with neither NOTIFY nor IDLE: NOOP in the folder in use */
 #define STEADY_MS 10000      /* a connection that lasted so long was a good one */
 
@@ -316,7 +316,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
           return FALSE;
         quota_at = deadline_in_ms(5 * POLL_MS);
       }
-      if (!notify && now >= poll_at) {
+      if (now >= poll_at) {
         if (!poll_folders(engine, session, &heard, error))
           return FALSE;
         poll_at = deadline_in_ms(POLL_MS);
@@ -332,7 +332,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
       }
     }
     imap_session_set_handler(session, &handler, &heard);
-    gint64 until = notify || !listener->main ? deadline_in_ms(ALIVE_MS) : poll_at;
+    gint64 until = listener->main ? poll_at : deadline_in_ms(POLL_MS);
     if (!notify && !idle)
       until = MIN(until, deadline_in_ms(UNPOLLED_MS));
     if (!imap_idle(session, idle && !notify, listener->wake, until, error))

@@ -2,6 +2,7 @@
 """What is read through the mount is what the server holds."""
 import errno
 import hashlib
+import imaplib
 import mmap
 import os
 import pathlib
@@ -68,25 +69,35 @@ def test_folders_with_awkward_names(server, mount):
     user = server.user()
     names = ["Projekte/Übersicht", "日本語", "a b", "100%", "x'y", "Ünïcödé/tief/tiefer"]
     with user.connect() as box:
+        made = []
         for name in names:
-            box.create(name)
+            try:
+                box.create(name)
+            except imaplib.IMAP4.error:
+                continue  # Cyrus and Courier have no % in a name
             box.append(name, sample("in " + name))
+            made.append(name)
+        assert len(made) >= 5
         m = mount(user)
-        for name in names:
+        for name in made:
             assert compare(m, box, name) == 1
 
 
 def test_folder_names_that_cannot_be_file_names(dovecot, mount):
     user = dovecot.user()
-    hostile = ["..%2F", "-rf", "~root", "Outbox", "a\\b", "&-", ".control" if False else "control"]
+    hostile = ["%2E%2E", "%2Fetc", "-rf", "~root", "Outbox", "a\\b", "a&b", "control"]
     with user.connect() as box:
-        for name in hostile:
-            box.create(name)
-            box.append(name, sample("hostile"))
+        for name in list(hostile):
+            try:
+                box.create(name)
+                box.append(name, sample("hostile"))
+            except imaplib.IMAP4.error:
+                hostile.remove(name)  # not with this server's kind of storage
+        assert len(hostile) >= 5
         m = mount(user)
         shown = set(os.listdir(m.dir))
         assert not any("/" in name or name in (".", "..") for name in shown - {".", ".."})
-        assert "Outbox~2" in shown or "Outbox" not in shown
+        assert "Outbox~2" in shown and "Outbox" not in shown
         found = sum(1 for path in m.dir.rglob("*.eml"))
         assert found == len(hostile)
         # nothing is reached outside the mount
