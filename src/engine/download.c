@@ -442,8 +442,10 @@ static void follow_locked(Download *download, guint64 offset, guint64 size) {
   }
 }
 
-EngineWait download_read(Download *download, guint64 offset, gsize size, EngineReadDone done,
+EngineWait download_read(Download *reading, guint64 offset, gsize size, EngineReadDone done,
                          gpointer data) {
+  /* Once the read is answered its file may be closed: a reference of our own until the end. */
+  g_autoptr(Download) download = download_ref(reading);
   Engine *engine = download->engine;
   g_mutex_lock(&download->lock);
   guint64 left = offset < download->size ? download->size - offset : 0;

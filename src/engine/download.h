@@ -19,6 +19,7 @@ Download *download_ref(Download *download);
 gboolean download_try_ref(Download *download);
 /* When the last reference goes what is not whole is forgotten. */
 void download_unref(Download *download);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Download, download_unref)
 
 EngineMsg download_msg(const Download *download);
 /* Its size as far as known now (a server may have told a wrong one). */
