@@ -326,44 +326,32 @@ gboolean token_skip_value(Token *token) {
 
 /* A literal is told by its shape at the line's end alone: "{digits}" or "{digits+}" before CRLF. */
 gboolean token_skip_line(Token *token) {
-  char tail[24]; /* what follows the last "{": 20 digits, "+", "}" and a spare */
-  gsize length = 0;
-  gboolean open = FALSE;
+  enum { OUTSIDE, DIGITS, PLUS, CLOSED } state = OUTSIDE;
+  guint64 size = 0;
   for (int c; (c = token_peek(token)) >= 0;) {
     token->at++;
-    if (c == '{') {
-      open = TRUE;
-      length = 0;
-      continue;
+    if (c == '\n') {
+      if (state != CLOSED)
+        return TRUE;
+      token->skipped = size > TOKEN_SKIPPED_MAX ? size : token->skipped + size;
+      if (token->skipped > TOKEN_SKIPPED_MAX)
+        return token_fail(token, "too much data that nobody asked for");
+      if (!token_literal(token, size, NULL, NULL))
+        return FALSE;
+      state = OUTSIDE;
+    } else if (c == '{') {
+      state = DIGITS;
+      size = G_MAXUINT64; /* no digit yet */
+    } else if (state == DIGITS && g_ascii_isdigit(c)) {
+      size = size == G_MAXUINT64 ? 0 : size;
+      size = MIN(size * 10 + (guint64) (c - '0'), TOKEN_SKIPPED_MAX + 1); /* large is large */
+    } else if (state == DIGITS && size != G_MAXUINT64 && (c == '+' || c == '}')) {
+      state = c == '+' ? PLUS : CLOSED;
+    } else if (state == PLUS && c == '}') {
+      state = CLOSED;
+    } else if (!(state == CLOSED && c == '\r')) {
+      state = OUTSIDE;
     }
-    if (c == '\r' && token_peek(token) == '\n')
-      continue;
-    if (c != '\n') {
-      if (open && length < sizeof tail - 1)
-        tail[length++] = (char) c;
-      else
-        open = FALSE;
-      continue;
-    }
-    if (!open || length < 2 || tail[length - 1] != '}')
-      return TRUE;
-    tail[length - 1] = '\0';
-    if (length > 2 && tail[length - 2] == '+')
-      tail[length - 2] = '\0';
-    guint64 size;
-    if (!g_ascii_string_to_unsigned(tail, 10, 0, G_MAXUINT64, &size, NULL)) {
-      for (const char *p = tail; *p; p++)
-        if (!g_ascii_isdigit(*p))
-          return TRUE;
-      size = G_MAXUINT64; /* only digits, and too many */
-    }
-    token->skipped = size > TOKEN_SKIPPED_MAX ? size : token->skipped + size;
-    if (token->skipped > TOKEN_SKIPPED_MAX)
-      return token_fail(token, "too much data that nobody asked for");
-    if (!token_literal(token, size, NULL, NULL))
-      return FALSE;
-    open = FALSE;
-    length = 0;
   }
   return FALSE;
 }
