@@ -19,11 +19,11 @@ struct Token {
 enum { ATOM = 1, BRACKET = 2 };
 
 /* What an octet may be part of. Octets above 127 are let through: servers send raw UTF-8. */
-static guint8 class_of(int c) {
-  if (c <= 0x20 || c == 0x7f || c == '(' || c == ')' || c == '"' || c == '{')
-    return 0;
-  return c == '[' || c == ']' ? BRACKET : ATOM;
-}
+static const guint8 classes[256] = {
+    ['!'] = ATOM,           ['#' ... '\''] = ATOM,  ['*' ... 'Z'] = ATOM, ['['] = BRACKET,
+    ['\\'] = ATOM,         [']'] = BRACKET,        ['^' ... 'z'] = ATOM, ['|' ... '~'] = ATOM,
+    [0x80 ... 0xff] = ATOM,
+};
 
 Token *token_new(TokenSource source, gpointer data) {
   Token *token = g_malloc(sizeof *token); /* the buffer need not be cleared */
@@ -127,15 +127,20 @@ gboolean token_number(Token *token, guint64 max, guint64 *number_out) {
 }
 
 gboolean token_word(Token *token, gboolean brackets, char *word, gsize size) {
+  const guint8 wanted = brackets ? ATOM | BRACKET : ATOM;
   gsize length = 0;
-  for (int c; (c = token_peek(token)) >= 0; length++) {
-    guint8 class = class_of(c);
-    if (class == 0 || (class == BRACKET && !brackets))
-      break;
-    if (length + 1 >= size)
+  while (token_peek(token) >= 0) {
+    const guint8 *from = token->buffer + token->at, *stop = token->buffer + token->end, *p = from;
+    while (p < stop && (classes[*p] & wanted))
+      p++;
+    gsize run = (gsize) (p - from);
+    if (length + run >= size)
       return token_fail(token, "a word that is too long");
-    word[length] = (char) c;
-    token->at++;
+    memcpy(word + length, from, run);
+    length += run;
+    token->at += run;
+    if (p < stop)
+      break;
   }
   word[length] = '\0';
   return length > 0 || token_fail(token, "no word where one belongs");
@@ -194,7 +199,7 @@ gboolean token_astring(Token *token, GString *text, gsize max) {
       return FALSE;
     return !memchr(text->str, '\0', text->len) || token_fail(token, "a string with a NUL");
   }
-  for (int c; (c = token_peek(token)) >= 0 && class_of(c) != 0; token->at++) {
+  for (int c; (c = token_peek(token)) >= 0 && classes[c] != 0; token->at++) {
     if (text->len >= max)
       return token_fail(token, "a string that is too long");
     g_string_append_c(text, (char) c);
@@ -314,8 +319,8 @@ gboolean token_skip_value(Token *token) {
         return FALSE;
     } else if (c == ' ' && depth > 0) {
       token->at++;
-    } else if (class_of(c) != 0) {
-      while ((c = token_peek(token)) >= 0 && class_of(c) != 0)
+    } else if (classes[c] != 0) {
+      while ((c = token_peek(token)) >= 0 && classes[c] != 0)
         token->at++;
     } else {
       return token_fail(token, "a value that cannot be read");

