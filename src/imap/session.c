@@ -218,6 +218,8 @@ gboolean session_step(ImapSession *session, Response *response_out, GError **err
   case RESPONSE_STATUS:
     if (g_str_equal(response_out->code, "ALERT"))
       log_warning("%s says: %s", session->host, response_out->text);
+    else if (response_out->condition == CONDITION_NO || response_out->condition == CONDITION_BAD)
+      log_info("%s says: %s", session->host, response_out->text);
     if (g_str_equal(response_out->code, "NOTIFICATIONOVERFLOW"))
       session->said++;
     if (response_out->condition != CONDITION_BYE)

@@ -345,6 +345,22 @@ static void test_scram_without_signature(void) {
   expect_failure(scram_without_signature, TRUE, STREAM_TLS, CERT_GOOD, EML_ERROR_AUTH, "proving");
 }
 
+static void scram_refused(Peer *peer) {
+  peer_send(peer, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=SCRAM-SHA-256 AUTH=PLAIN] hi\r\n");
+  peer_expect(peer, "A1 AUTHENTICATE SCRAM-SHA-256 *");
+  peer_send(peer, "A1 NO [AUTHENTICATIONFAILED] no such scheme\r\n");
+  peer_expect(peer, "A2 AUTHENTICATE PLAIN AGFubmEAc2VjcmV0LXdvcmQ=");
+  peer_send(peer, "A2 OK [CAPABILITY IMAP4rev1] in\r\n");
+  peer_hang(peer);
+}
+
+static void test_scram_offered_in_vain(void) {
+  Peer *peer = peer_start(scram_refused, 1, TRUE, CERT_GOOD, NULL);
+  ImapSession *session = peer_session_ok(peer);
+  imap_session_close(&session);
+  peer_stop(peer);
+}
+
 static void bye_in_login(Peer *peer) {
   peer_send(peer, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n");
   peer_expect(peer, "A1 AUTHENTICATE *");
@@ -485,6 +501,7 @@ int main(int argc, char **argv) {
   TEST(login_command);
   TEST(scram_wrong_signature);
   TEST(scram_without_signature);
+  TEST(scram_offered_in_vain);
   TEST(bye_in_login);
   TEST(token_expired_once);
   TEST(introduction_and_deflate);
