@@ -69,7 +69,7 @@ void command_raw(Command *command, const char *text) {
 
 void command_string(Command *command, const char *text) {
   gsize length = strlen(text);
-  gboolean atom = length > 0, quoted = length <= QUOTED_MAX;
+  gboolean quoted = length <= QUOTED_MAX, atom = quoted && length > 0;
   for (const char *p = text; *p; p++) {
     guchar c = (guchar) *p;
     if (c == '\r' || c == '\n')

@@ -196,15 +196,36 @@ static gboolean log_in_with(ImapSession *session, const Offer *offer, Secret *se
   return FALSE;
 }
 
+/* Takes SCRAM out of @mechanisms. TRUE when it was there and the password can be sent as it is. */
+static gboolean drop_scram(char **mechanisms) {
+  gboolean had = FALSE, other = FALSE;
+  char **kept = mechanisms;
+  for (char **name = mechanisms; *name; name++) {
+    if (g_ascii_strcasecmp(*name, "SCRAM-SHA-256") == 0) {
+      had = TRUE;
+      g_free(*name);
+      continue;
+    }
+    if (g_ascii_strcasecmp(*name, "PLAIN") == 0 || g_ascii_strcasecmp(*name, "LOGIN") == 0)
+      other = TRUE;
+    *kept++ = *name;
+  }
+  *kept = NULL;
+  return had && other;
+}
+
+/* A refused login is tried once more where that may help: with a fresh token, or, since a server
+ * that keeps a password hashed in another way offers SCRAM in vain, with PLAIN. */
 static gboolean log_in(ImapSession *session, GError **error) {
   ResponseFacts *facts = response_facts(session->reader);
   g_auto(GStrv) mechanisms = g_strdupv((char **) facts->mechanisms->pdata);
   Offer offer = {mechanisms, (facts->caps & IMAP_CAP_SASL_IR) != 0, facts->login_disabled};
-  gboolean again = FALSE;
+  g_autoptr(Secret) secret = NULL;
+  gboolean again = FALSE, is_token = FALSE;
   for (;;) {
-    gboolean is_token = FALSE;
     GError *failure = NULL;
-    g_autoptr(Secret) secret = session->secret(again, &is_token, session->secret_data, &failure);
+    if (!secret)
+      secret = session->secret(again, &is_token, session->secret_data, &failure);
     if (!secret)
       return session_die(session, failure, error);
     g_autoptr(GError) refused = NULL;
@@ -214,12 +235,15 @@ static gboolean log_in(ImapSession *session, GError **error) {
       g_propagate_error(error, g_steal_pointer(&refused));
       return FALSE;
     }
-    if (is_token && !again) {
-      again = TRUE;
-      continue;
-    }
     if (refused->code == EML_ERROR_BUSY) /* not the password's fault; later it may work */
       return die(session, EML_ERROR_OFFLINE, error, "%s", refused->message);
+    if (is_token && !again) {
+      again = TRUE;
+      g_clear_pointer(&secret, secret_unref);
+      continue;
+    }
+    if (!is_token && drop_scram(mechanisms))
+      continue;
     return die(session, EML_ERROR_AUTH, error, "%s; %s", refused->message,
                is_token ? CHECK_TOKEN : CHECK_PASSWORD);
   }

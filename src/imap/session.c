@@ -218,6 +218,8 @@ gboolean session_step(ImapSession *session, Response *response_out, GError **err
   case RESPONSE_STATUS:
     if (g_str_equal(response_out->code, "ALERT"))
       log_warning("%s says: %s", session->host, response_out->text);
+    else if (response_out->condition == CONDITION_NO || response_out->condition == CONDITION_BAD)
+      log_info("%s says: %s", session->host, response_out->text);
     if (g_str_equal(response_out->code, "NOTIFICATIONOVERFLOW"))
       session->said++;
     if (response_out->condition != CONDITION_BYE)
@@ -388,6 +390,34 @@ static ImapTag leave_selected(ImapSession *session, GError **error) {
   return session_send(session, command, FALSE, error);
 }
 
+typedef struct {
+  const char *mailbox;
+  gboolean found;
+} Sought;
+
+static void note_sought(const ImapList *list, gpointer data) {
+  Sought *sought = data;
+  if (g_str_equal(list->mailbox, sought->mailbox))
+    sought->found = TRUE;
+}
+
+/* Not every server says [NONEXISTENT] when it refuses to select: whether @mailbox is there tells
+ * LIST. Turns the REFUSED of @error into NOT_FOUND when it is not. */
+static void explain_refusal(ImapSession *session, const char *mailbox, GError **error) {
+  static const ImapHandler asker = {.list = note_sought};
+  Sought sought = {mailbox, FALSE};
+  if (session->failure || !g_error_matches(*error, EML_ERROR, EML_ERROR_REFUSED))
+    return;
+  Command *command = session_command(session, "LIST");
+  command_raw(command, "\"\"");
+  command_string(command, mailbox);
+  response_set_handler(session->reader, &asker, &sought);
+  gboolean listed = session_run(session, command, NULL);
+  response_set_handler(session->reader, session->handler, session->handler_data);
+  if (listed && !sought.found)
+    (*error)->code = EML_ERROR_NOT_FOUND;
+}
+
 gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_only,
                      guint32 uidvalidity, guint64 modseq, ImapSelected *selected_out,
                      GError **error) {
@@ -421,8 +451,12 @@ gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_on
     return FALSE;
   response_set_handler(session->reader, session->handler, session->handler_data);
   response_forget_selected(session->reader);
-  if (!imap_wait(session, tag, error))
+  g_autoptr(GError) refused = NULL;
+  if (!imap_wait(session, tag, &refused)) {
+    explain_refusal(session, mailbox, &refused);
+    g_propagate_error(error, g_steal_pointer(&refused));
     return FALSE;
+  }
 
   session->selected = g_strdup(mailbox);
   *selected_out = facts->selected;

@@ -19,11 +19,11 @@ struct Token {
 enum { ATOM = 1, BRACKET = 2 };
 
 /* What an octet may be part of. Octets above 127 are let through: servers send raw UTF-8. */
-static guint8 class_of(int c) {
-  if (c <= 0x20 || c == 0x7f || c == '(' || c == ')' || c == '"' || c == '{')
-    return 0;
-  return c == '[' || c == ']' ? BRACKET : ATOM;
-}
+static const guint8 classes[256] = {
+    ['!'] = ATOM,           ['#' ... '\''] = ATOM,  ['*' ... 'Z'] = ATOM, ['['] = BRACKET,
+    ['\\'] = ATOM,         [']'] = BRACKET,        ['^' ... 'z'] = ATOM, ['|' ... '~'] = ATOM,
+    [0x80 ... 0xff] = ATOM,
+};
 
 Token *token_new(TokenSource source, gpointer data) {
   Token *token = g_malloc(sizeof *token); /* the buffer need not be cleared */
@@ -127,15 +127,20 @@ gboolean token_number(Token *token, guint64 max, guint64 *number_out) {
 }
 
 gboolean token_word(Token *token, gboolean brackets, char *word, gsize size) {
+  const guint8 wanted = brackets ? ATOM | BRACKET : ATOM;
   gsize length = 0;
-  for (int c; (c = token_peek(token)) >= 0; length++) {
-    guint8 class = class_of(c);
-    if (class == 0 || (class == BRACKET && !brackets))
-      break;
-    if (length + 1 >= size)
+  while (token_peek(token) >= 0) {
+    const guint8 *from = token->buffer + token->at, *stop = token->buffer + token->end, *p = from;
+    while (p < stop && (classes[*p] & wanted))
+      p++;
+    gsize run = (gsize) (p - from);
+    if (length + run >= size)
       return token_fail(token, "a word that is too long");
-    word[length] = (char) c;
-    token->at++;
+    memcpy(word + length, from, run);
+    length += run;
+    token->at += run;
+    if (p < stop)
+      break;
   }
   word[length] = '\0';
   return length > 0 || token_fail(token, "no word where one belongs");
@@ -194,7 +199,7 @@ gboolean token_astring(Token *token, GString *text, gsize max) {
       return FALSE;
     return !memchr(text->str, '\0', text->len) || token_fail(token, "a string with a NUL");
   }
-  for (int c; (c = token_peek(token)) >= 0 && class_of(c) != 0; token->at++) {
+  for (int c; (c = token_peek(token)) >= 0 && classes[c] != 0; token->at++) {
     if (text->len >= max)
       return token_fail(token, "a string that is too long");
     g_string_append_c(text, (char) c);
@@ -314,8 +319,8 @@ gboolean token_skip_value(Token *token) {
         return FALSE;
     } else if (c == ' ' && depth > 0) {
       token->at++;
-    } else if (class_of(c) != 0) {
-      while ((c = token_peek(token)) >= 0 && class_of(c) != 0)
+    } else if (classes[c] != 0) {
+      while ((c = token_peek(token)) >= 0 && classes[c] != 0)
         token->at++;
     } else {
       return token_fail(token, "a value that cannot be read");
@@ -326,44 +331,32 @@ gboolean token_skip_value(Token *token) {
 
 /* A literal is told by its shape at the line's end alone: "{digits}" or "{digits+}" before CRLF. */
 gboolean token_skip_line(Token *token) {
-  char tail[24]; /* what follows the last "{": 20 digits, "+", "}" and a spare */
-  gsize length = 0;
-  gboolean open = FALSE;
+  enum { OUTSIDE, DIGITS, PLUS, CLOSED } state = OUTSIDE;
+  guint64 size = 0;
   for (int c; (c = token_peek(token)) >= 0;) {
     token->at++;
-    if (c == '{') {
-      open = TRUE;
-      length = 0;
-      continue;
+    if (c == '\n') {
+      if (state != CLOSED)
+        return TRUE;
+      token->skipped = size > TOKEN_SKIPPED_MAX ? size : token->skipped + size;
+      if (token->skipped > TOKEN_SKIPPED_MAX)
+        return token_fail(token, "too much data that nobody asked for");
+      if (!token_literal(token, size, NULL, NULL))
+        return FALSE;
+      state = OUTSIDE;
+    } else if (c == '{') {
+      state = DIGITS;
+      size = G_MAXUINT64; /* no digit yet */
+    } else if (state == DIGITS && g_ascii_isdigit(c)) {
+      size = size == G_MAXUINT64 ? 0 : size;
+      size = MIN(size * 10 + (guint64) (c - '0'), TOKEN_SKIPPED_MAX + 1); /* large is large */
+    } else if (state == DIGITS && size != G_MAXUINT64 && (c == '+' || c == '}')) {
+      state = c == '+' ? PLUS : CLOSED;
+    } else if (state == PLUS && c == '}') {
+      state = CLOSED;
+    } else if (!(state == CLOSED && c == '\r')) {
+      state = OUTSIDE;
     }
-    if (c == '\r' && token_peek(token) == '\n')
-      continue;
-    if (c != '\n') {
-      if (open && length < sizeof tail - 1)
-        tail[length++] = (char) c;
-      else
-        open = FALSE;
-      continue;
-    }
-    if (!open || length < 2 || tail[length - 1] != '}')
-      return TRUE;
-    tail[length - 1] = '\0';
-    if (length > 2 && tail[length - 2] == '+')
-      tail[length - 2] = '\0';
-    guint64 size;
-    if (!g_ascii_string_to_unsigned(tail, 10, 0, G_MAXUINT64, &size, NULL)) {
-      for (const char *p = tail; *p; p++)
-        if (!g_ascii_isdigit(*p))
-          return TRUE;
-      size = G_MAXUINT64; /* only digits, and too many */
-    }
-    token->skipped = size > TOKEN_SKIPPED_MAX ? size : token->skipped + size;
-    if (token->skipped > TOKEN_SKIPPED_MAX)
-      return token_fail(token, "too much data that nobody asked for");
-    if (!token_literal(token, size, NULL, NULL))
-      return FALSE;
-    open = FALSE;
-    length = 0;
   }
   return FALSE;
 }

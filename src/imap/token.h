@@ -23,6 +23,7 @@ typedef gsize (*TokenSource)(gpointer data, void *buffer, gsize size, GError **e
 /* Takes the next octets of a literal or string. FALSE: no more, the rest is skipped. */
 typedef gboolean (*TokenSink)(const void *octets, gsize size, gpointer data);
 
+/* A tokenizer that reads from @source. One thread. */
 Token *token_new(TokenSource source, gpointer data);
 void token_free(Token *token);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Token, token_free)

@@ -371,6 +371,7 @@ static struct mailstream_cancel *driver_get_cancel(mailstream_low *low) {
   return NULL;
 }
 
+/* Not const because libetpan does not say so; nobody writes to it. */
 static mailstream_low_driver driver = {
     .mailstream_read = driver_read,
     .mailstream_write = driver_write,

@@ -22,16 +22,27 @@
 static GMutex lock;
 static GHashTable *sessions;
 
-static void free_key_data(void *parent, void *key, CRYPTO_EX_DATA *data, int index, long argl,
-                          void *argp) {
-  g_free(key);
+/* What an SSL carries of ours. */
+typedef struct {
+  char *key;   /* of the session cache */
+  char *names; /* for whom the refused certificate is, or NULL */
+} Notes;
+
+static void free_notes(void *parent, void *notes_data, CRYPTO_EX_DATA *data, int index, long argl,
+                       void *argp) {
+  Notes *notes = notes_data;
+  if (notes) {
+    g_free(notes->key);
+    g_free(notes->names);
+    g_free(notes);
+  }
 }
 
-/* Where an SSL carries its cache key. */
-static int key_index(void) {
+/* Where it carries them. */
+static int notes_index(void) {
   static gsize once;
   if (g_once_init_enter(&once)) {
-    int index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_key_data);
+    int index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_notes);
     g_once_init_leave(&once, (gsize) index + 1);
   }
   return (int) once - 1;
@@ -43,9 +54,10 @@ static void free_queue(gpointer data) {
 
 /* Called by OpenSSL, once the handshake has verified the peer; returns 1 to keep @session. */
 static int keep_session(SSL *ssl, SSL_SESSION *session) {
-  const char *key = SSL_get_ex_data(ssl, key_index());
-  if (!key || !SSL_SESSION_is_resumable(session) || SSL_get_verify_result(ssl) != X509_V_OK)
+  const Notes *notes = SSL_get_ex_data(ssl, notes_index());
+  if (!notes || !SSL_SESSION_is_resumable(session) || SSL_get_verify_result(ssl) != X509_V_OK)
     return 0;
+  const char *key = notes->key;
   g_mutex_lock(&lock);
   if (!sessions)
     sessions = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_queue);
@@ -73,9 +85,43 @@ static SSL_SESSION *take_session(const char *key) {
 
 char *tls_reason(void) {
   unsigned long code = ERR_get_error();
-  const char *text = code ? ERR_reason_error_string(code) : NULL;
+  const char *text = ERR_SYSTEM_ERROR(code) ? g_strerror(ERR_GET_REASON(code))
+                     : code                 ? ERR_reason_error_string(code)
+                                            : NULL;
   ERR_clear_error();
   return g_strdup(text ? text : "no reason given");
+}
+
+/* "mail.example.org, example.org": the names in @certificate, at most four. */
+static char *certificate_names(X509 *certificate) {
+  GString *names = g_string_new(NULL);
+  GENERAL_NAMES *list = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+  int shown = 0;
+  for (int i = 0; list && i < sk_GENERAL_NAME_num(list) && shown < 4; i++) {
+    GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
+    if (name->type != GEN_DNS)
+      continue;
+    int size = ASN1_STRING_length(name->d.dNSName);
+    g_autofree char *text =
+        g_strndup((const char *) ASN1_STRING_get0_data(name->d.dNSName), (gsize) MIN(size, 100));
+    g_autofree char *printable = g_strescape(text, NULL);
+    g_string_append_printf(names, "%s%s", shown++ ? ", " : "", printable);
+  }
+  GENERAL_NAMES_free(list);
+  if (shown == 0)
+    g_string_append(names, "no host at all");
+  return g_string_free(names, FALSE);
+}
+
+/* Called by OpenSSL for each verdict. A refused certificate is gone when the handshake has failed,
+ * so its names are noted here. The verdict stays as it is. */
+static int note_refusal(int accepted, X509_STORE_CTX *context) {
+  SSL *ssl = X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx());
+  X509 *certificate = X509_STORE_CTX_get0_cert(context);
+  Notes *notes = ssl ? SSL_get_ex_data(ssl, notes_index()) : NULL;
+  if (!accepted && notes && !notes->names && certificate)
+    notes->names = certificate_names(certificate);
+  return accepted;
 }
 
 static SSL_CTX *make_context(const StreamEndpoint *endpoint, GError **error) {
@@ -91,7 +137,7 @@ static SSL_CTX *make_context(const StreamEndpoint *endpoint, GError **error) {
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_read_ahead(context, 1); /* several records a recv(2) */
   SSL_CTX_set_default_read_buffer_len(context, READ_AHEAD);
-  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, note_refusal);
   SSL_CTX_set_session_cache_mode(context,
                                  SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE);
   SSL_CTX_sess_set_new_cb(context, keep_session);
@@ -144,7 +190,9 @@ SSL *tls_new(const StreamEndpoint *endpoint, BIO *bio, GError **error) {
 
   char *key = g_strdup_printf("%s\n%u\n%s", endpoint->host, endpoint->port,
                               endpoint->ca_file ? endpoint->ca_file : "");
-  SSL_set_ex_data(ssl, key_index(), key);
+  Notes *notes = g_new0(Notes, 1);
+  notes->key = key;
+  SSL_set_ex_data(ssl, notes_index(), notes);
   SSL_SESSION *session = take_session(key);
   if (session) {
     SSL_set_session(ssl, session);
@@ -163,29 +211,8 @@ void tls_free(SSL *ssl) {
   ERR_clear_error();
 }
 
-/* "mail.example.org, example.org": the names in @certificate, at most four. */
-static char *certificate_names(X509 *certificate) {
-  GString *names = g_string_new(NULL);
-  GENERAL_NAMES *list = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
-  int shown = 0;
-  for (int i = 0; list && i < sk_GENERAL_NAME_num(list) && shown < 4; i++) {
-    GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
-    if (name->type != GEN_DNS)
-      continue;
-    int size = ASN1_STRING_length(name->d.dNSName);
-    g_autofree char *text =
-        g_strndup((const char *) ASN1_STRING_get0_data(name->d.dNSName), (gsize) MIN(size, 100));
-    g_autofree char *printable = g_strescape(text, NULL);
-    g_string_append_printf(names, "%s%s", shown++ ? ", " : "", printable);
-  }
-  GENERAL_NAMES_free(list);
-  if (shown == 0)
-    g_string_append(names, "no host at all");
-  return g_string_free(names, FALSE);
-}
-
 static void explain_certificate(SSL *ssl, const char *host, long result, GError **error) {
-  X509 *certificate = SSL_get0_peer_certificate(ssl);
+  const Notes *notes = SSL_get_ex_data(ssl, notes_index());
   switch (result) {
   case X509_V_ERR_CERT_HAS_EXPIRED:
     g_set_error(error, EML_ERROR, EML_ERROR_TLS,
@@ -197,18 +224,17 @@ static void explain_certificate(SSL *ssl, const char *host, long result, GError 
                 "the certificate of %s is not yet valid: check this computer's clock", host);
     return;
   case X509_V_ERR_HOSTNAME_MISMATCH:
-  case X509_V_ERR_IP_ADDRESS_MISMATCH: {
-    g_autofree char *names = certificate ? certificate_names(certificate) : g_strdup("others");
+  case X509_V_ERR_IP_ADDRESS_MISMATCH:
     g_set_error(error, EML_ERROR, EML_ERROR_TLS,
                 "wrong host name: the certificate of %s is for %s; use the server name that the "
-                "provider gives", host, names);
+                "provider gives", host, notes->names ? notes->names : "others");
     return;
-  }
   case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
   case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
   case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
   case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
   case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+  case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     g_set_error(error, EML_ERROR, EML_ERROR_TLS,
                 "the certificate of %s is not trusted: no known authority signed it; if it is your "
                 "own server, name its authority's certificate as ca_file", host);
@@ -230,7 +256,7 @@ void tls_explain(SSL *ssl, const StreamEndpoint *endpoint, int ssl_error, GError
                 "%s:%u hung up during the TLS handshake", endpoint->host, endpoint->port);
     return;
   }
-  if (result != X509_V_OK && reason_code == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+  if (result != X509_V_OK && ssl_error == SSL_ERROR_SSL) {
     ERR_clear_error();
     explain_certificate(ssl, endpoint->host, result, error);
     return;
