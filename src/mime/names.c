@@ -16,6 +16,8 @@
 #define MARKS_MAX 3     /* combining marks kept on one letter */
 #define LEVEL_MAX 255   /* NAME_MAX of Linux */
 
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(InternetAddressList, g_object_unref)
+
 void mime_init(void) {
   static gsize once;
   if (g_once_init_enter(&once)) {
