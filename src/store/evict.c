@@ -183,30 +183,40 @@ static gboolean evict_oldest(Store *store, guint64 bytes, guint64 *freed_out, GE
   return ok;
 }
 
-/* Where no holes can be punched: empties the oldest pack. */
-static gboolean evict_pack(Store *store, guint64 *freed_out, GError **error) {
-  guint32 oldest = 0;
+/* The first of @rows that nobody holds. */
+static const Row *first_free(Store *store, const GArray *rows) {
+  const Row *found = NULL;
   g_mutex_lock(&store->lock);
-  GHashTableIter iter;
-  gpointer key;
-  g_hash_table_iter_init(&iter, store->packs);
-  while (g_hash_table_iter_next(&iter, &key, NULL))
-    if (oldest == 0 || GPOINTER_TO_UINT(key) < oldest)
-      oldest = GPOINTER_TO_UINT(key);
-  if (store->current && store->current->number == oldest)
-    store->current = NULL; /* the next body begins a new pack, so that this one can go */
+  for (guint i = 0; i < rows->len && !found; i++)
+    if (!g_hash_table_contains(store->pins, &g_array_index(rows, Row, i).at))
+      found = &g_array_index(rows, Row, i);
+  /* The next body begins a new pack, so that this one can go. */
+  if (found && store->current && store->current->number == found->at.pack)
+    store->current = NULL;
   g_mutex_unlock(&store->lock);
-  if (oldest == 0)
-    return evict_oldest(store, G_MAXUINT64, freed_out, error);
+  return found;
+}
+
+static gboolean evict_pack_locked(Store *store, guint64 *freed_out, GError **error) {
+  sqlite3_stmt *stmt = conn_stmt(store->conn, STMT_BODY_OLDEST);
+  STMT_BIND(stmt, EVICT_ROWS);
+  g_autoptr(GArray) oldest = collect(store, stmt, error);
+  if (!oldest)
+    return FALSE;
+  const Row *row = first_free(store, oldest);
+  if (!row || row->at.pack == 0)
+    return delete_rows_locked(store, oldest, 1, freed_out, error);
+  stmt = conn_stmt(store->conn, STMT_BODY_OF_PACK);
+  STMT_BIND(stmt, row->at.pack);
+  g_autoptr(GArray) rows = collect(store, stmt, error);
+  return rows && delete_rows_locked(store, rows, G_MAXUINT64, freed_out, error);
+}
+
+/* Where no holes can be punched: the least recently used body takes all of its pack with it. */
+static gboolean evict_pack(Store *store, guint64 *freed_out, GError **error) {
   writer_lock(store);
-  gboolean ok = txn_commit_locked(store, error) && txn_begin_locked(store, error);
-  if (ok) {
-    sqlite3_stmt *stmt = conn_stmt(store->conn, STMT_BODY_OF_PACK);
-    STMT_BIND(stmt, oldest);
-    g_autoptr(GArray) rows = collect(store, stmt, error);
-    ok = rows && delete_rows_locked(store, rows, G_MAXUINT64, freed_out, error) &&
-         txn_commit_locked(store, error);
-  }
+  gboolean ok = txn_commit_locked(store, error) && txn_begin_locked(store, error) &&
+                evict_pack_locked(store, freed_out, error) && txn_commit_locked(store, error);
   writer_unlock(store);
   return ok;
 }
