@@ -237,12 +237,14 @@ gboolean evict_run(Store *store, GError **error) {
   guint64 target = used - MIN(used, want);
   if (used > store->limit)
     target = MIN(target, store->limit / 10 * 9);
-  if (used <= target)
+  if (used <= target) {
+    g_atomic_int_set(&store->full, FALSE); /* nothing to give: the next writer finds out */
     return TRUE;
+  }
 
-  dir_reserve_drop(store->dir_fd);
-  /* Rows of bodies not yet written are not evicted, so have them written. */
-  gboolean ok = body_flush(store, error) && bury_run(store, error);
+  /* Rows of bodies not yet written are not evicted, so have them written; on a full disk that may
+   * fail, and then it is tried again later. */
+  gboolean ok = (body_flush(store, want > 0 ? NULL : error) || want > 0) && bury_run(store, error);
   while (ok && (used = disk_used(store)) > target) {
     guint64 freed = 0;
     ok = (g_atomic_int_get(&store->can_punch) ? evict_oldest(store, used - target, &freed, error)
@@ -251,14 +253,29 @@ gboolean evict_run(Store *store, GError **error) {
     if (freed == 0)
       break;
   }
+  if (ok) {
+    dir_reserve(store->dir_fd);
+    g_atomic_int_set(&store->full, FALSE);
+  }
   return ok;
 }
 
 void evict_some(Store *store, guint64 bytes) {
+  /* The index gets the reserve; bodies get nothing before something was freed. */
+  g_atomic_int_set(&store->full, TRUE);
+  dir_reserve_drop(store->dir_fd);
   g_mutex_lock(&store->lock);
-  store->evict_want = MAX(store->evict_want, MAX(8 * bytes, store->limit / 20));
+  guint64 used = store->disk_packs + store->disk_files;
+  store->evict_want = MAX(store->evict_want, MAX(8 * bytes, used / 10));
   keeper_due_locked(store, JOB_EVICT, 0);
   g_mutex_unlock(&store->lock);
+}
+
+gboolean evict_is_full(Store *store, GError **error) {
+  if (!g_atomic_int_get(&store->full))
+    return FALSE;
+  g_set_error(error, EML_ERROR, EML_ERROR_NO_SPACE, "the disk of %s is full", store->dir);
+  return TRUE;
 }
 
 static gboolean drop_page(Store *store, MsgId *after, gboolean *more_out, GError **error) {
@@ -325,7 +342,6 @@ gboolean mark_run(Store *store, GError **error) {
     }
   if (store->mark_lost)
     return TRUE;
-  dir_reserve(store->dir_fd);
   writer_lock(store);
   gboolean ok = txn_begin_locked(store, error);
   if (ok && conn_meta_set(store->conn, "mark", mark) != SQLITE_OK)
