@@ -183,30 +183,40 @@ static gboolean evict_oldest(Store *store, guint64 bytes, guint64 *freed_out, GE
   return ok;
 }
 
-/* Where no holes can be punched: empties the oldest pack. */
-static gboolean evict_pack(Store *store, guint64 *freed_out, GError **error) {
-  guint32 oldest = 0;
+/* The first of @rows that nobody holds. */
+static const Row *first_free(Store *store, const GArray *rows) {
+  const Row *found = NULL;
   g_mutex_lock(&store->lock);
-  GHashTableIter iter;
-  gpointer key;
-  g_hash_table_iter_init(&iter, store->packs);
-  while (g_hash_table_iter_next(&iter, &key, NULL))
-    if (oldest == 0 || GPOINTER_TO_UINT(key) < oldest)
-      oldest = GPOINTER_TO_UINT(key);
-  if (store->current && store->current->number == oldest)
-    store->current = NULL; /* the next body begins a new pack, so that this one can go */
+  for (guint i = 0; i < rows->len && !found; i++)
+    if (!g_hash_table_contains(store->pins, &g_array_index(rows, Row, i).at))
+      found = &g_array_index(rows, Row, i);
+  /* The next body begins a new pack, so that this one can go. */
+  if (found && store->current && store->current->number == found->at.pack)
+    store->current = NULL;
   g_mutex_unlock(&store->lock);
-  if (oldest == 0)
-    return evict_oldest(store, G_MAXUINT64, freed_out, error);
+  return found;
+}
+
+static gboolean evict_pack_locked(Store *store, guint64 *freed_out, GError **error) {
+  sqlite3_stmt *stmt = conn_stmt(store->conn, STMT_BODY_OLDEST);
+  STMT_BIND(stmt, EVICT_ROWS);
+  g_autoptr(GArray) oldest = collect(store, stmt, error);
+  if (!oldest)
+    return FALSE;
+  const Row *row = first_free(store, oldest);
+  if (!row || row->at.pack == 0)
+    return delete_rows_locked(store, oldest, 1, freed_out, error);
+  stmt = conn_stmt(store->conn, STMT_BODY_OF_PACK);
+  STMT_BIND(stmt, row->at.pack);
+  g_autoptr(GArray) rows = collect(store, stmt, error);
+  return rows && delete_rows_locked(store, rows, G_MAXUINT64, freed_out, error);
+}
+
+/* Where no holes can be punched: the least recently used body takes all of its pack with it. */
+static gboolean evict_pack(Store *store, guint64 *freed_out, GError **error) {
   writer_lock(store);
-  gboolean ok = txn_commit_locked(store, error) && txn_begin_locked(store, error);
-  if (ok) {
-    sqlite3_stmt *stmt = conn_stmt(store->conn, STMT_BODY_OF_PACK);
-    STMT_BIND(stmt, oldest);
-    g_autoptr(GArray) rows = collect(store, stmt, error);
-    ok = rows && delete_rows_locked(store, rows, G_MAXUINT64, freed_out, error) &&
-         txn_commit_locked(store, error);
-  }
+  gboolean ok = txn_commit_locked(store, error) && txn_begin_locked(store, error) &&
+                evict_pack_locked(store, freed_out, error) && txn_commit_locked(store, error);
   writer_unlock(store);
   return ok;
 }
@@ -227,12 +237,14 @@ gboolean evict_run(Store *store, GError **error) {
   guint64 target = used - MIN(used, want);
   if (used > store->limit)
     target = MIN(target, store->limit / 10 * 9);
-  if (used <= target)
+  if (used <= target) {
+    g_atomic_int_set(&store->full, FALSE); /* nothing to give: the next writer finds out */
     return TRUE;
+  }
 
-  dir_reserve_drop(store->dir_fd);
-  /* Rows of bodies not yet written are not evicted, so have them written. */
-  gboolean ok = body_flush(store, error) && bury_run(store, error);
+  /* Rows of bodies not yet written are not evicted, so have them written; on a full disk that may
+   * fail, and then it is tried again later. */
+  gboolean ok = (body_flush(store, want > 0 ? NULL : error) || want > 0) && bury_run(store, error);
   while (ok && (used = disk_used(store)) > target) {
     guint64 freed = 0;
     ok = (g_atomic_int_get(&store->can_punch) ? evict_oldest(store, used - target, &freed, error)
@@ -241,14 +253,29 @@ gboolean evict_run(Store *store, GError **error) {
     if (freed == 0)
       break;
   }
+  if (ok) {
+    dir_reserve(store->dir_fd);
+    g_atomic_int_set(&store->full, FALSE);
+  }
   return ok;
 }
 
 void evict_some(Store *store, guint64 bytes) {
+  /* The index gets the reserve; bodies get nothing before something was freed. */
+  g_atomic_int_set(&store->full, TRUE);
+  dir_reserve_drop(store->dir_fd);
   g_mutex_lock(&store->lock);
-  store->evict_want = MAX(store->evict_want, MAX(8 * bytes, store->limit / 20));
+  guint64 used = store->disk_packs + store->disk_files;
+  store->evict_want = MAX(store->evict_want, MAX(8 * bytes, used / 10));
   keeper_due_locked(store, JOB_EVICT, 0);
   g_mutex_unlock(&store->lock);
+}
+
+gboolean evict_is_full(Store *store, GError **error) {
+  if (!g_atomic_int_get(&store->full))
+    return FALSE;
+  g_set_error(error, EML_ERROR, EML_ERROR_NO_SPACE, "the disk of %s is full", store->dir);
+  return TRUE;
 }
 
 static gboolean drop_page(Store *store, MsgId *after, gboolean *more_out, GError **error) {
@@ -315,7 +342,6 @@ gboolean mark_run(Store *store, GError **error) {
     }
   if (store->mark_lost)
     return TRUE;
-  dir_reserve(store->dir_fd);
   writer_lock(store);
   gboolean ok = txn_begin_locked(store, error);
   if (ok && conn_meta_set(store->conn, "mark", mark) != SQLITE_OK)

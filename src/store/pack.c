@@ -274,6 +274,8 @@ static gboolean begin_pack_locked(Store *store, GError **error) {
 
 gboolean pack_append(Store *store, const void *octets, gsize size, Extent *at_out,
                      GError **error) {
+  if (evict_is_full(store, error))
+    return FALSE;
   gsize length = size;
   if (size == 0) {
     octets = "\n";

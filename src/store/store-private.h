@@ -226,7 +226,8 @@ struct Store {
   guint64 disk_packs, disk_files;
   guint64 bodies;
   guint64 evict_want; /* bytes to free beyond the limit, after ENOSPC */
-  gint can_punch; /* atomic */
+  gint can_punch;     /* atomic */
+  gint full;          /* atomic: the disk was found full, nothing was freed yet */
 
   GMutex pool; /* guards: */
   GPtrArray *idle; /* Conn of readers */
@@ -275,6 +276,8 @@ gboolean evict_run(Store *store, GError **error);
 gboolean mark_run(Store *store, GError **error);
 /* The disk is full: frees some room in the background. */
 void evict_some(Store *store, guint64 bytes);
+/* Whether the disk was found full and nothing was freed yet; sets @error then. */
+gboolean evict_is_full(Store *store, GError **error);
 
 /* ---- the folder on disk: aside.c ---- */
 

@@ -34,6 +34,8 @@ static char *partial_path(guint64 number) {
 
 /* A new file under partial/. Its number is its own in bodies/ too. */
 static int create_file(Store *store, guint64 *number_out, GError **error) {
+  if (evict_is_full(store, error))
+    return -1;
   for (;;) {
     g_mutex_lock(&store->lock);
     guint64 number = (guint64) store->clock++;
