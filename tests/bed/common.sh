@@ -73,11 +73,15 @@ fill() {
 }
 
 # pid_of PIDFILE COMMAND: the pid, if that process lives and is that command.
+# A zombie that nobody has reaped yet is dead.
 pid_of() {
   [ -s "$1" ] || return 1
   pid=$(tr -d ' \n' <"$1")
-  [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] || return 1
-  echo "$pid"
+  case $(cat "/proc/$pid/stat" 2>/dev/null) in
+  *' ('*') Z '*) return 1 ;;
+  *" ($2) "*) echo "$pid" ;;
+  *) return 1 ;;
+  esac
 }
 
 # wait_until SECONDS COMMAND...: poll, twenty times a second.
