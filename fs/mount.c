@@ -85,26 +85,37 @@ static gboolean parse_options(const CliOptions *cli, MountOptions *options_out,
   return TRUE;
 }
 
-/* libfuse says on stderr what it has to say; the first line becomes our error. */
-static char *fuse_complaint;
-static GMutex fuse_complaint_lock;
+/* libfuse says on stderr what it has to say, in pieces; the first line becomes our error. */
+static GString *fuse_complaint;
+static char *first_complaint;
+static GMutex fuse_complaint_lock; /* guards both; a leaf but for the log's */
 
 static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
     G_GNUC_PRINTF(2, 0);
 static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args) {
-  g_autofree char *line = g_strdup_vprintf(format, args);
-  g_strchomp(line);
-  log_line(level <= FUSE_LOG_ERR ? LOG_WARNING : LOG_DEBUG, "%s", line);
+  g_autofree char *piece = g_strdup_vprintf(format, args);
+  g_autofree char *line = NULL;
   g_mutex_lock(&fuse_complaint_lock);
-  if (!fuse_complaint && level <= FUSE_LOG_ERR)
-    fuse_complaint = g_strdup(line);
+  if (!fuse_complaint)
+    fuse_complaint = g_string_new(NULL);
+  g_string_append(fuse_complaint, piece);
+  char *newline = strchr(fuse_complaint->str, '\n');
+  if (newline) {
+    line = g_strndup(fuse_complaint->str, (gsize) (newline - fuse_complaint->str));
+    g_string_truncate(fuse_complaint, 0);
+  }
+  if (line && level <= FUSE_LOG_ERR) {
+    log_warning("%s", line);
+    if (!first_complaint)
+      first_complaint = g_steal_pointer(&line);
+  }
   g_mutex_unlock(&fuse_complaint_lock);
 }
 
 static gboolean fuse_failed(GError **error, const char *what) {
   g_mutex_lock(&fuse_complaint_lock);
   g_set_error(error, EML_ERROR, EML_ERROR_FAILED, "%s: %s", what,
-              fuse_complaint ? fuse_complaint : "libfuse gives no reason");
+              first_complaint ? first_complaint : "libfuse gives no reason");
   g_mutex_unlock(&fuse_complaint_lock);
   return FALSE;
 }

@@ -80,7 +80,7 @@ static VirtualText *look(Virtual *virtual, guint32 id, gboolean open) {
 
   g_mutex_lock(&virtual->lock);
   VirtualText *text = *current;
-  if (text && ((!open && text->references > 1) || now - text->taken < FRESH_US)) {
+  if (text && !open && (text->references > 1 || now - text->taken < FRESH_US)) {
     text->references++;
     g_mutex_unlock(&virtual->lock);
     return text;

@@ -3,10 +3,9 @@
  * The small text files in .control/.
  *
  * A text that is made anew at each look would make tar and cp complain: its size changes between
- * stat and read. So each file has one current snapshot, and stat, open and read agree on it: it is
- * renewed by a stat or open that finds it older than a second, but never by a stat while somebody
- * has it open. Its mtime is when the text was last seen to change. An open file goes on showing
- * its snapshot.
+ * stat and read. So each open takes a snapshot, and stat tells of the last one as long as somebody
+ * has it open, else of one at most a second old. Its mtime is when the text was last seen to
+ * change. An open file goes on showing its snapshot.
  */
 #pragma once
 
