@@ -12,6 +12,7 @@
 #include "sync/sync.h"
 
 #define LOGIN_MOST_S 15
+#define GRACE_MOST_MS 4000 /* a server that restarts is back by then */
 
 static Secret *get_secret(gboolean again, gboolean *is_token_out, gpointer data, GError **error) {
   Engine *engine = data;
@@ -50,7 +51,7 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
       .response_ms = account->timeout * 1000,
   };
   engine->waits = waits_new(account->timeout * 1000);
-  engine->link = link_new();
+  engine->link = link_new(MIN(GRACE_MOST_MS, account->timeout * 1000 / 2));
   engine->pool = pool_new(&engine->imap, account->connections, engine->link, engine->cancellable);
   engine->syncs = syncs_new(engine);
   engine->bodies = bodies_new(engine);

@@ -4,9 +4,8 @@
 #include "base/err.h"
 #include "base/log.h"
 
-#define GRACE_US (4 * G_USEC_PER_SEC)
-
 struct Link {
+  gint64 grace_us;
   GMutex lock; /* guards everything below; a leaf */
   LinkState state;
   guint epoch;
@@ -17,8 +16,9 @@ struct Link {
   gpointer changed_data;
 };
 
-Link *link_new(void) {
+Link *link_new(gint64 grace_ms) {
   Link *link = g_new0(Link, 1);
+  link->grace_us = grace_ms * 1000;
   g_mutex_init(&link->lock);
   link->since = g_get_real_time() / G_USEC_PER_SEC;
   return link;
@@ -76,7 +76,7 @@ gboolean link_failed(Link *link, const GError *error) {
   if (link->state != LINK_OFFLINE) {
     if (passing && link->state == LINK_ONLINE)
       enter_locked(link, LINK_SHAKY);
-    again = passing && g_get_monotonic_time() - link->shaky_since < GRACE_US;
+    again = passing && g_get_monotonic_time() - link->shaky_since < link->grace_us;
     if (!again)
       tell = enter_locked(link, LINK_OFFLINE);
   }

@@ -3,7 +3,7 @@
  * Whether the server can be reached: one state for all connections, so that a request which would
  * only run into the same wall is answered at once.
  *
- *   online ──a connection breaks──▶ shaky ──GRACE passes without one that works──▶ offline
+ *   online ──a connection breaks──▶ shaky ──the grace passes without one that works──▶ offline
  *     ▲ └────refused login, bad certificate, silence────────────────────────────────▶ │
  *     └──────────────────────a connection works──────────────────────────────────────┘
  *
@@ -18,7 +18,8 @@ typedef struct Link Link;
 
 typedef enum { LINK_ONLINE, LINK_SHAKY, LINK_OFFLINE } LinkState;
 
-Link *link_new(void);
+/* @grace_ms: how long it may stay shaky. */
+Link *link_new(gint64 grace_ms);
 void link_free(Link *link);
 
 /* @changed is called (no lock held) whenever the state became online or offline. Set once, before

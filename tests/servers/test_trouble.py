@@ -94,7 +94,7 @@ def test_a_short_restart_is_waited_out(proxied):
     m = proxied
     m.proxy.refuse(True)
     m.proxy.reset()
-    back = threading.Timer(1.5, m.proxy.refuse, [False])
+    back = threading.Timer(0.7, m.proxy.refuse, [False])
     back.start()
     assert m.uncached[0].read_bytes().startswith(b"From: ")
     back.join()
