@@ -42,7 +42,7 @@ static void on_body(EngineBody *body, gpointer data, const GError *error) {
   OpenWait *wait = data;
   park_end(wait->fs->parks, wait->park);
   if (error) {
-    reply_error_node(wait->req, error);
+    reply_error(wait->req, error);
     g_free(wait);
     return;
   }
