@@ -45,8 +45,8 @@ static gpointer read_main(gpointer data) {
     guint before;
     do {
       before = scan.count;
-      g_assert_true(
-          store_messages_scan(worker->store, worker->space, scan.last, 500, check_order, &scan, &error));
+      g_assert_true(store_messages_scan(worker->store, worker->space, scan.last, 500, check_order,
+                                        &scan, &error));
     } while (scan.count - before == 500);
     for (guint i = 0; i < 100; i++) {
       MsgId id = {worker->space, (guint32) g_rand_int_range(rand, 1, MESSAGES)};
