@@ -418,6 +418,7 @@ class Demo:
         self.random = random.Random("demo/%d" % seed)
         self.maildir = Maildir(dest, DEMO_FOLDERS)
         self.count = count
+        self.languages = itertools.cycle(LANGUAGES)
         self.threads = {}  # folder: (ids so far, what was said last and by whom)
 
     def date(self):
@@ -499,10 +500,10 @@ class Demo:
         self.threads[folder] = (ids, text if ids else None, sender)
 
     def foreign(self):
-        charset, coding, name, address, subject, text = self.random.choice(LANGUAGES)
+        charset, coding, name, address, subject, text = next(self.languages)
         folder = self.random.choice(("INBOX", "INBOX", "Archive", "Archive/2025"))
-        if charset == "iso-2022-jp":
-            folder = self.random.choice(("INBOX", "下書き"))
+        if charset in ("iso-2022-jp", "gb18030"):
+            folder = self.random.choice(("INBOX", "下書き", "下書き"))
         self.put(folder, (name, address), subject, text_part(text + "\n", "plain", charset, coding),
                  flags=self.seen(), charset=charset)
 
