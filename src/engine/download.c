@@ -253,12 +253,13 @@ static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointe
   return ours && !receiving->failure;
 }
 
-/* Blocks that are complete with octets up to @at are here now. */
-static gboolean mark_locked(Download *download, guint64 from, guint64 at) {
+/* Blocks that are complete with octets up to @at are here now; the one at the end of the body only
+ * when @to_end, once it is known that it is the end. */
+static gboolean mark_locked(Download *download, guint64 from, guint64 at, gboolean to_end) {
   gboolean news = FALSE;
   for (guint block = (guint) (from / BLOCK); block < download->have->len; block++) {
     guint64 end = MIN((guint64) (block + 1) * BLOCK, download->size);
-    if (end > at)
+    if (end > at || (end == download->size && !to_end))
       break;
     if (!download->have->data[block]) {
       download->have->data[block] = 1;
@@ -288,7 +289,7 @@ static gboolean on_body_data(const void *octets, gsize size, gpointer data) {
     receiving->at += (guint64) n;
   }
   g_mutex_lock(&download->lock);
-  gboolean news = mark_locked(download, from - from % BLOCK, receiving->at);
+  gboolean news = mark_locked(download, from - from % BLOCK, receiving->at, FALSE);
   for (guint i = 0; i < download->pieces->len; i++) {
     Piece *piece = &g_array_index(download->pieces, Piece, i);
     if (receiving->at > piece->offset && receiving->at <= piece->offset + piece->size)
@@ -406,7 +407,7 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
     size = piece.offset + piece.arrived;
     resize(download, size);
     g_mutex_lock(&download->lock);
-    mark_locked(download, piece.offset, size);
+    mark_locked(download, piece.offset, size, TRUE);
     g_mutex_unlock(&download->lock);
     serve(download);
     engine_set_size(download->engine, download->msg, size);
@@ -418,6 +419,9 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
     engine_set_size(download->engine, download->msg, size);
     serve(download);
   } else {
+    g_mutex_lock(&download->lock);
+    mark_locked(download, piece.offset, piece.offset + piece.size, TRUE);
+    g_mutex_unlock(&download->lock);
     serve(download);
   }
   return TRUE;
