@@ -102,10 +102,11 @@ EngineBody *engine_body_whole(Engine *engine, StoreBody *whole) {
 
 void engine_set_size(Engine *engine, EngineMsg msg, guint64 size) {
   g_autoptr(GError) error = NULL;
-  if (!store_message_set_size(engine->store, (MsgId){msg.space, msg.uid}, size, &error)) {
+  if (!store_message_set_size(engine->store, (MsgId){msg.space, msg.uid}, size, &error))
     log_warning("the size of message %u could not be corrected: %s", msg.uid, error->message);
-    return;
-  }
+}
+
+void engine_tell_size(Engine *engine, EngineMsg msg) {
   g_autoptr(StoreFolder) folder = store_folder_by_space(engine->store, msg.space, NULL);
   EngineNews news = {.kind = ENGINE_NEWS_MESSAGE_SIZE, .folder = folder ? folder->id : 0, .msg = msg};
   engine_emit(engine, &news, 1);
@@ -303,8 +304,10 @@ static void on_fetch(const ImapFetch *fetch, gpointer data) {
     Want *want = g_hash_table_lookup(bodies->wants, &msg);
     gboolean lied = want && want->size != whole->length;
     g_mutex_unlock(&bodies->lock);
-    if (lied)
+    if (lied) {
       engine_set_size(bodies->engine, msg, whole->length);
+      engine_tell_size(bodies->engine, msg);
+    }
   }
   finish(bodies, msg, whole, error);
 }

@@ -45,6 +45,7 @@ struct Download {
   guint64 size;
   StorePartial *partial; /* until it is whole */
   int fd;                /* never changes */
+  gboolean shrunk;  /* the size was too large, and the kernel is to be told at the end */
   GByteArray *have; /* a byte a block: 1 when it is here */
   guint missing;    /* blocks not here */
   GArray *reads;    /* of EngineWait */
@@ -106,6 +107,10 @@ void download_unref(Download *download) {
   if (!g_atomic_int_dec_and_test(&download->references))
     return;
   bodies_forget(download->engine->bodies, download);
+  /* Only now: a read that is answered short shows the kernel the end, but only when it has not been
+   * told of a change since it sent that read. */
+  if (download->shrunk)
+    engine_tell_size(download->engine, download->msg);
   store_partial_abort(&download->partial);
   close(download->fd);
   g_byte_array_unref(download->have);
@@ -330,6 +335,7 @@ static void resize(Download *download, guint64 size) {
   g_mutex_unlock(&download->lock);
   log_warning("message %u: the server said %" G_GUINT64_FORMAT " octets, it is %s%" G_GUINT64_FORMAT,
               download->msg.uid, told, size > told ? "more, perhaps " : "", size);
+  engine_set_size(download->engine, download->msg, size);
 }
 
 /* Every octet is here: keeps the body. A failure to keep it costs only a later fetch. */
@@ -402,21 +408,18 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
     /* Asked for before it was known that the body ends earlier. */
     serve(download);
   } else if (piece.arrived < piece.size) {
-    /* A read that is answered short lets the kernel see the end itself, but only when it has not
-     * been told of a change in between: so the news come last. */
     size = piece.offset + piece.arrived;
     resize(download, size);
     g_mutex_lock(&download->lock);
     mark_locked(download, piece.offset, size, TRUE);
+    download->shrunk = TRUE;
     g_mutex_unlock(&download->lock);
     serve(download);
-    engine_set_size(download->engine, download->msg, size);
   } else if (receiving->longer) {
     /* Here they come first: the reader must not take the old end for the end. */
     receiving->longer = FALSE;
-    size = piece.offset + piece.size + GUESS;
-    resize(download, size);
-    engine_set_size(download->engine, download->msg, size);
+    resize(download, piece.offset + piece.size + GUESS);
+    engine_tell_size(download->engine, download->msg);
     serve(download);
   } else {
     g_mutex_lock(&download->lock);
@@ -492,15 +495,14 @@ EngineWait download_read(Download *reading, guint64 offset, gsize size, EngineRe
   Engine *engine = download->engine;
   g_mutex_lock(&download->lock);
   guint64 left = offset < download->size ? download->size - offset : 0;
-  size = (gsize) MIN(size, left);
-  follow_locked(download, offset, size);
+  follow_locked(download, offset, MIN(size, left));
   gboolean here = first_missing_locked(download, offset, size) == G_MAXUINT;
   g_mutex_unlock(&download->lock);
 
   g_autoptr(GError) error = NULL;
   EngineWait wait = 0;
   if (here) {
-    done(download->fd, (gint64) offset, size, data, NULL);
+    done(download->fd, (gint64) offset, (gsize) MIN(size, left), data, NULL);
   } else if (!link_usable(engine->link, &error)) {
     done(-1, 0, 0, data, error);
     return 0;

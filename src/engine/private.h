@@ -78,8 +78,9 @@ EngineBody *engine_body_whole(Engine *engine, StoreBody *body);
 gboolean bodies_select(Engine *engine, ImapSession *session, guint32 folder, guint32 space,
                        GError **error);
 
-/* Corrects the size of a message in index and kernel. */
+/* Corrects the size of a message in the index; and tells the kernel of it. */
 void engine_set_size(Engine *engine, EngineMsg msg, guint64 size);
+void engine_tell_size(Engine *engine, EngineMsg msg);
 
 /* ---- watch.c: the connections that listen ---- */
 
