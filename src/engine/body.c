@@ -34,6 +34,7 @@ typedef struct {
   guint32 folder;
   guint64 size;
   WantState state;
+  gboolean refused; /* as one of several: it is fetched by itself now */
   GList link;    /* in the space's queue, unless in flight */
   GArray *waits; /* of EngineWait; empty for prefetch */
 } Want;
@@ -175,6 +176,7 @@ typedef struct {
   Bodies *bodies;
   guint32 space, folder;
   gboolean ahead;
+  gboolean refused; /* a command of it was, so this is a run on another connection */
 } Serve;
 
 static guint claim_locked(Space *space, gboolean ahead) {
@@ -212,10 +214,16 @@ static GArray *take_batch(const Serve *serve, gboolean last_chance) {
     if (!link)
       break;
     Want *want = link->data;
+    if (want->refused && batch->len) {
+      g_queue_push_head_link(queue, link);
+      break;
+    }
     want->state = WANT_IN_FLIGHT;
     somebody_waits |= want->waits->len > 0;
     bytes += want->size;
     g_array_append_val(batch, want->msg);
+    if (want->refused)
+      break;
   }
   if (!batch->len && last_chance)
     space->serving[serve->ahead]--;
@@ -346,25 +354,29 @@ static gboolean fail_rest(Bodies *bodies, const Batch *batch, const GError *erro
   return any;
 }
 
-/* Puts what was in flight back into the queue: another connection will be tried. */
-static void put_back(Bodies *bodies, GArray *in_flight) {
+/* Puts the messages of a batch that were not answered back into the queue; @refused: those that were
+ * not refused before, each to be fetched by itself. Tells whether there were any. */
+static gboolean put_back(Bodies *bodies, const Batch *batch, gboolean refused) {
+  gboolean any = FALSE;
   g_mutex_lock(&bodies->lock);
-  for (guint b = 0; b < in_flight->len; b++) {
-    const GArray *msgs = g_array_index(in_flight, Batch, b).msgs;
-    for (guint i = 0; i < msgs->len; i++) {
-      Want *want = g_hash_table_lookup(bodies->wants, &g_array_index(msgs, EngineMsg, i));
-      if (!want || want->state != WANT_IN_FLIGHT)
-        continue;
-      Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(want->msg.space));
-      want->state = want->waits->len ? WANT_WAITED : WANT_AHEAD;
-      g_queue_push_tail_link(want->waits->len ? &space->waited : &space->ahead, &want->link);
-    }
+  for (guint i = 0; i < batch->msgs->len; i++) {
+    Want *want = g_hash_table_lookup(bodies->wants, &g_array_index(batch->msgs, EngineMsg, i));
+    if (!want || want->state != WANT_IN_FLIGHT || (refused && want->refused))
+      continue;
+    Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(want->msg.space));
+    gboolean waited = want->waits->len > 0;
+    want->state = waited ? WANT_WAITED : WANT_AHEAD;
+    want->refused |= refused;
+    g_queue_push_tail_link(waited ? &space->waited : &space->ahead, &want->link);
+    any = TRUE;
   }
   g_mutex_unlock(&bodies->lock);
+  return any;
 }
 
-/* Waits for the oldest batch. Its NO is the error of what it left unanswered, not of the job. */
-static gboolean receive(const Serve *serve, ImapSession *session, GArray *in_flight, GError **error) {
+/* Waits for the oldest batch. A NO may be about one message of many, or about the session: what was
+ * not answered is tried once more by itself, and on another connection when it is the first NO. */
+static gboolean receive(Serve *serve, ImapSession *session, GArray *in_flight, GError **error) {
   g_autoptr(GError) refusal = NULL;
   Batch *batch = &g_array_index(in_flight, Batch, 0);
   gboolean ok = imap_wait(session, batch->tag, &refusal);
@@ -372,12 +384,21 @@ static gboolean receive(const Serve *serve, ImapSession *session, GArray *in_fli
     g_propagate_error(error, g_steal_pointer(&refusal));
     return FALSE;
   }
-  if (!refusal)
-    refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
-                                  "the message is no longer on the server");
-  /* What the index has and the server has not: the index is behind. */
-  if (fail_rest(serve->bodies, batch, refusal) && ok)
-    syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
+  gboolean again = !ok && put_back(serve->bodies, batch, TRUE);
+  if (again && !serve->refused) {
+    serve->refused = TRUE;
+    g_array_remove_index(in_flight, 0);
+    g_set_error_literal(error, EML_ERROR, EML_ERROR_REFUSED, refusal->message);
+    return FALSE;
+  }
+  if (!again) {
+    if (ok)
+      refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
+                                    "the message is no longer on the server");
+    /* What the index has and the server has not: the index is behind. */
+    if (fail_rest(serve->bodies, batch, refusal) && ok)
+      syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
+  }
   g_array_remove_index(in_flight, 0);
   return TRUE;
 }
@@ -414,7 +435,8 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
   imap_session_set_handler(session, NULL, NULL);
   store_writer_abort(&receiving.writer);
   g_clear_error(&receiving.failure);
-  put_back(bodies, in_flight);
+  for (guint i = 0; i < in_flight->len; i++)
+    put_back(bodies, &g_array_index(in_flight, Batch, i), FALSE);
   return ok;
 }
 
@@ -443,7 +465,7 @@ static void job_failed(gpointer data, const GError *error) {
 static void push(Bodies *bodies, guint32 space, guint32 folder, gboolean ahead, guint count) {
   for (guint i = 0; i < count; i++) {
     Serve *serve = g_new(Serve, 1);
-    *serve = (Serve){bodies, space, folder, ahead};
+    *serve = (Serve){bodies, space, folder, ahead, FALSE};
     PoolJob job = {.priority = ahead ? JOB_PREFETCH : JOB_INTERACTIVE,
                    .folder = folder,
                    .run = job_run,

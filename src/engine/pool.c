@@ -196,11 +196,16 @@ static gboolean run_job(Worker *worker, PoolJob *job) {
     worker->folder = job->folder;
     if (job->run(worker->session, job->data, &error))
       break;
-    if (imap_session_alive(worker->session)) {
+    /* A server's session can be in a bad way by itself (its mailbox was replaced under it, say): what
+     * it refuses is tried once more on a new one. */
+    gboolean refused = g_error_matches(error, EML_ERROR, EML_ERROR_REFUSED) && attempt == 0;
+    if (imap_session_alive(worker->session) && !refused) {
       job->failed(job->data, error);
       break;
     }
     close_session(worker);
+    if (refused)
+      continue;
     /* A server that breaks the protocol over one answer can still be reached. */
     gboolean reachable = g_error_matches(error, EML_ERROR, EML_ERROR_PROTOCOL);
     gboolean again = !g_cancellable_is_cancelled(worker->pool->cancellable) &&

@@ -19,7 +19,8 @@ typedef enum {
   JOB_PRIORITIES,
 } JobPriority;
 
-/* Work for one connection. Retriable: may be run again from its start on a fresh connection. */
+/* Work for one connection. Retriable: may be run again from its start on a fresh connection, after the
+ * connection broke, and once after the server refused it (REFUSED). */
 typedef struct {
   JobPriority priority;
   guint32 folder; /* a connection that has it selected is preferred */

@@ -49,6 +49,9 @@ void syncs_free(Syncs *syncs);
 /* Has @folder brought up to date; many calls become one run. */
 void syncs_schedule(Syncs *syncs, guint32 folder, JobPriority priority);
 
+/* Schedules what was refused and is due to be tried again; returns when to call next. */
+gint64 syncs_retry(Syncs *syncs);
+
 /* Parks @done until @folder is listed. */
 EngineWait syncs_await(Syncs *syncs, guint32 folder, EngineDone done, gpointer data);
 
@@ -92,6 +95,9 @@ void watch_free(Watch *watch);
 
 /* Somebody looks at @folder: servers that cannot tell of all folders are asked about this one. */
 void watch_look(Watch *watch, guint32 folder);
+
+/* Has the main listener look at what is due. */
+void watch_wake(Watch *watch);
 
 /* Gives up the second listening connection for good; whether there is or was one. */
 gboolean watch_spare(Watch *watch);

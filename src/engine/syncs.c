@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <string.h>
 
+#include "base/deadline.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "engine/private.h"
 #include "sync/sync.h"
+
+#define RETRY_FIRST_MS 1000
+#define RETRY_MOST_MS (5 * 60 * 1000)
 
 /* One folder that has a run queued, going on, or waited for. */
 typedef struct {
@@ -13,6 +17,8 @@ typedef struct {
   gboolean wanted;                 /* a run is due; whichever job comes first does it */
   gboolean running;
   guint32 done, total; /* of a listing */
+  guint failures;      /* runs in a row that the server refused */
+  gint64 retry_at;     /* monotonic µs, 0: nothing to try again */
   GArray *waits;       /* of EngineWait */
 } Sync;
 
@@ -127,11 +133,17 @@ static gboolean begin(Syncs *syncs, const Ticket *ticket) {
   return due;
 }
 
+/* When to try again what the server refused for no lasting reason. */
+static gint64 retry_time(guint failures) {
+  return deadline_in_ms(MIN(RETRY_FIRST_MS << MIN(failures, 20), RETRY_MOST_MS));
+}
+
 /* Ends a run; TRUE when another one became due meanwhile. */
 static gboolean end(Syncs *syncs, guint32 folder) {
   g_mutex_lock(&syncs->lock);
   Sync *sync = find_locked(syncs, folder);
   sync->running = FALSE;
+  sync->failures = 0;
   gboolean again = sync->wanted;
   g_mutex_unlock(&syncs->lock);
   return again;
@@ -146,9 +158,10 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
     if (!ok) {
       /* The pool may run this job again: then the run must be due again. */
       g_mutex_lock(&syncs->lock);
-      find_locked(syncs, ticket->folder)->wanted = TRUE;
+      Sync *sync = find_locked(syncs, ticket->folder);
+      sync->wanted = TRUE;
+      sync->running = FALSE;
       g_mutex_unlock(&syncs->lock);
-      end(syncs, ticket->folder);
       return FALSE;
     }
     gboolean again = end(syncs, ticket->folder);
@@ -167,23 +180,54 @@ static void job_failed(gpointer data, const GError *error) {
   gboolean running = sync && sync->running; /* by another connection: its end answers */
   if (sync)
     sync->queued[ticket->priority] = FALSE;
-  if (sync && !running)
+  gboolean gone = g_error_matches(error, EML_ERROR, EML_ERROR_NOT_FOUND);
+  /* Without a connection there is nothing to try: when it is back, everything is compared. */
+  gboolean retry = !gone && link_usable(syncs->engine->link, NULL) &&
+                   !g_cancellable_is_cancelled(syncs->engine->cancellable);
+  if (sync && !running) {
     sync->wanted = FALSE;
+    if (retry)
+      sync->retry_at = retry_time(sync->failures++);
+  }
   g_mutex_unlock(&syncs->lock);
   if (running)
     return;
   answer(syncs, ticket->folder, error);
-  if (g_error_matches(error, EML_ERROR, EML_ERROR_NOT_FOUND))
+  if (gone)
     watch_refresh(syncs->engine->watch); /* deleted or renamed by somebody else */
   else if (!g_error_matches(error, EML_ERROR, EML_ERROR_CANCELLED))
     log_warning("folder %u could not be brought up to date: %s", ticket->folder, error->message);
+  if (retry)
+    watch_wake(syncs->engine->watch);
+}
+
+gint64 syncs_retry(Syncs *syncs) {
+  gint64 now = g_get_monotonic_time(), next = DEADLINE_NEVER;
+  g_autoptr(GArray) due = g_array_new(FALSE, FALSE, sizeof(guint32));
+  g_mutex_lock(&syncs->lock);
+  GHashTableIter iter;
+  gpointer value;
+  g_hash_table_iter_init(&iter, syncs->table);
+  while (g_hash_table_iter_next(&iter, NULL, &value)) {
+    Sync *sync = value;
+    if (sync->retry_at && sync->retry_at <= now) {
+      sync->retry_at = 0;
+      g_array_append_val(due, sync->folder);
+    } else if (sync->retry_at) {
+      next = MIN(next, sync->retry_at);
+    }
+  }
+  g_mutex_unlock(&syncs->lock);
+  for (guint i = 0; i < due->len; i++)
+    syncs_schedule(syncs, g_array_index(due, guint32, i), JOB_NEWS);
+  return next;
 }
 
 static void job_free(gpointer data) {
   Ticket *ticket = data;
   g_mutex_lock(&ticket->syncs->lock);
   Sync *sync = find_locked(ticket->syncs, ticket->folder);
-  gboolean idle = sync && !sync->wanted && !sync->running && !sync->waits->len;
+  gboolean idle = sync && !sync->wanted && !sync->running && !sync->retry_at && !sync->waits->len;
   for (guint i = 0; i < JOB_PRIORITIES && idle; i++)
     idle = !sync->queued[i];
   if (idle)

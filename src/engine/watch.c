@@ -334,7 +334,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
       }
     }
     imap_session_set_handler(session, &handler, &heard);
-    gint64 until = listener->main ? poll_at : deadline_in_ms(POLL_MS);
+    gint64 until = listener->main ? MIN(poll_at, syncs_retry(engine->syncs)) : deadline_in_ms(POLL_MS);
     if (!notify && !idle)
       until = MIN(until, deadline_in_ms(UNPOLLED_MS));
     if (!imap_idle(session, idle && !notify, listener->wake, until, error))
@@ -477,6 +477,10 @@ void watch_refresh(Watch *watch) {
   g_mutex_lock(&watch->lock);
   watch->refresh = TRUE;
   g_mutex_unlock(&watch->lock);
+  ring(&watch->main);
+}
+
+void watch_wake(Watch *watch) {
   ring(&watch->main);
 }
 
