@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/autofd.h"
@@ -126,15 +127,25 @@ static char *prepare_mountpoint(const char *given, GError **error) {
   g_autofree char *path = mounts_resolve(given, error);
   if (!path)
     return NULL;
-  struct stat st;
-  for (guint tries = 0; stat(path, &st) != 0; tries++) {
+  /* statfs and not stat: the kernel answers that one from its cache long after the daemon died. */
+  struct statfs sf;
+  for (guint tries = 0; statfs(path, &sf) != 0; tries++) {
     if (errno != ENOTCONN || tries == 8) {
       eml_error_set_errno(error, EML_ERROR_CONFIG, errno, "%s", path);
       return NULL;
     }
     fprintf(stderr, "emlfs: %s was left over from a file system that died; unmounting it\n", path);
-    if (!mounts_detach(path, TRUE, error))
+    g_autoptr(GError) failure = NULL;
+    g_autoptr(Mount) left = mounts_at(path); /* its guard may be quicker than we are */
+    if (left && !mounts_detach(path, TRUE, &failure) && tries == 7) {
+      g_propagate_error(error, g_steal_pointer(&failure));
       return NULL;
+    }
+  }
+  struct stat st;
+  if (stat(path, &st) != 0) {
+    eml_error_set_errno(error, EML_ERROR_CONFIG, errno, "%s", path);
+    return NULL;
   }
   if (!S_ISDIR(st.st_mode)) {
     g_set_error(error, EML_ERROR, EML_ERROR_CONFIG, "%s is not a directory", path);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * `autofd int fd = -1;` closes itself at the end of its scope; steal_fd() takes it out.
+ * A descriptor that owns itself: `autofd int fd = -1;` closes itself at the end of its scope; steal_fd() takes it out.
  */
 #pragma once
 

@@ -71,7 +71,7 @@ typedef void (*EngineNewsFn)(const EngineNews *news, gsize count, gpointer data)
 
 /* Opens the store of @account (not copied; must outlive the engine) and locks it. No network yet.
  * *@notice_out: as store_open. */
-Engine *engine_open(const Account *account, char **notice_out, GError **error);
+Engine *engine_open(Account *account, char **notice_out, GError **error);
 
 /* Logs in and lists the folders once; blocks. With folders already known from an earlier run, a
  * server that cannot be reached (OFFLINE, TIMEOUT) is no error: the engine begins offline. */

@@ -164,6 +164,8 @@ guint64 imap_session_wire_bytes(const ImapSession *session);
 gboolean imap_session_alive(const ImapSession *session);
 /* The mailbox that is selected now, as on the wire, or NULL. Owned by the session. */
 const char *imap_session_selected(const ImapSession *session);
+/* UIDVALIDITY of the mailbox that is selected now, 0 without one. */
+guint32 imap_session_uidvalidity(const ImapSession *session);
 
 /* Directs untagged responses to @handler (not copied, must outlive its use) with @data; NULL: drop
  * them. Set it before the command whose answers it is to see. */

@@ -36,3 +36,6 @@ char *sasl_step(Sasl *sasl, const char *challenge, gsize size, gsize *size_out, 
 
 /* TRUE when the server may say OK now: for SCRAM only after its signature was verified. */
 gboolean sasl_complete(const Sasl *sasl);
+
+/* For tests with the RFCs' vectors: fixes SCRAM's client nonce. */
+void sasl_set_nonce(Sasl *sasl, const char *nonce);

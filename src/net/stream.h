@@ -43,6 +43,10 @@ gboolean stream_start_tls(Stream *stream, GError **error);
 /* From now on both directions are raw deflate (RFC 1951); what was read ahead is inflated too. */
 gboolean stream_start_deflate(Stream *stream, GError **error);
 
+/* Puts @size bytes back in front of what is read next; for a reader that took in more than it
+ * understood when deflate starts. */
+void stream_unread(Stream *stream, const void *data, gsize size);
+
 /* Reads at least one and at most @size bytes; 0 only with @error set (end of stream is OFFLINE). */
 gsize stream_read(Stream *stream, void *buffer, gsize size, GError **error);
 
@@ -63,3 +67,7 @@ gboolean stream_is_tls(const Stream *stream);
 
 /* Bytes on the wire so far, both ways together, as the socket saw them. */
 guint64 stream_wire_bytes(const Stream *stream);
+
+/* The libetpan mailstream inside, for its submission client; owned by @stream. After one of
+ * libetpan's calls failed, stream_read or stream_flush tell why. */
+struct _mailstream *stream_mailstream(Stream *stream);

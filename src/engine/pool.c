@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "engine/pool.h"
+
+#include "base/deadline.h"
+#include "base/err.h"
+#include "base/log.h"
+
+#define IDLE_CLOSE_MS (5 * 60 * 1000)
+#define AFFINITY_LOOK 16
+#define RETRY_FIRST_MS 50
+#define RETRY_MOST_MS 800
+
+struct Pool {
+  const ImapConfig *config;
+  Link *link;
+  GCancellable *cancellable;
+  GMutex lock; /* guards everything below; a leaf */
+  GCond changed;
+  GQueue queues[JOB_PRIORITIES]; /* of PoolJob */
+  GPtrArray *workers;            /* of Worker */
+  guint size;                    /* at most so many connections; falls when the server wants fewer */
+  guint idle, low;               /* threads without a job; with one of PREFETCH or BACKGROUND */
+  guint connections;
+  guint64 wire_bytes; /* of connections closed */
+  gboolean stopping;
+};
+
+typedef struct {
+  Pool *pool;
+  GThread *thread;
+  ImapSession *session; /* used by the worker's thread only */
+  guint epoch;          /* of the link when the session was opened */
+  guint32 folder;       /* of the last job */
+  guint64 wire_bytes;   /* of the open session, as of its last job */
+} Worker;
+
+Pool *pool_new(const ImapConfig *config, guint size, Link *link, GCancellable *cancellable) {
+  Pool *pool = g_new0(Pool, 1);
+  pool->config = config;
+  pool->link = link;
+  pool->cancellable = cancellable;
+  pool->size = MAX(size, 1);
+  pool->workers = g_ptr_array_new_with_free_func(g_free);
+  g_mutex_init(&pool->lock);
+  g_cond_init(&pool->changed);
+  for (guint i = 0; i < JOB_PRIORITIES; i++)
+    g_queue_init(&pool->queues[i]);
+  return pool;
+}
+
+static void job_free(PoolJob *job) {
+  if (job->free)
+    job->free(job->data);
+  g_free(job);
+}
+
+static gboolean is_low(JobPriority priority) {
+  return priority >= JOB_PREFETCH;
+}
+
+/* Takes the job that @worker should do next, or NULL. One connection is kept from low priorities
+ * where there is more than one, so that whoever waits never stands behind them. */
+static PoolJob *pick_locked(Pool *pool, Worker *worker) {
+  for (guint priority = 0; priority < JOB_PRIORITIES; priority++) {
+    GQueue *queue = &pool->queues[priority];
+    if (is_low(priority) && pool->size > 1 && pool->low >= pool->size - 1)
+      return NULL;
+    GList *link = queue->head;
+    for (guint i = 0; link && i < AFFINITY_LOOK; i++, link = link->next)
+      if (((PoolJob *) link->data)->folder == worker->folder)
+        break;
+    if (!link || ((PoolJob *) link->data)->folder != worker->folder)
+      link = queue->head;
+    if (link) {
+      PoolJob *job = link->data;
+      g_queue_delete_link(queue, link);
+      return job;
+    }
+  }
+  return NULL;
+}
+
+static void close_session(Worker *worker) {
+  Pool *pool = worker->pool;
+  if (!worker->session)
+    return;
+  guint64 bytes = imap_session_wire_bytes(worker->session);
+  imap_session_close(&worker->session);
+  g_mutex_lock(&pool->lock);
+  pool->connections--;
+  pool->wire_bytes += bytes;
+  worker->wire_bytes = 0;
+  g_mutex_unlock(&pool->lock);
+}
+
+/* Waits @ms unless the pool stops. */
+static void pause_for(Pool *pool, gint64 ms) {
+  gint64 until = deadline_in_ms(ms);
+  g_mutex_lock(&pool->lock);
+  while (!pool->stopping && g_cond_wait_until(&pool->changed, &pool->lock, until))
+    ;
+  g_mutex_unlock(&pool->lock);
+}
+
+/* Makes sure that the worker has a connection that can be trusted. A link that is shaky is given
+ * its grace. */
+static gboolean have_session(Worker *worker, GError **error) {
+  Pool *pool = worker->pool;
+  guint epoch = link_epoch(pool->link);
+  if (worker->session && (worker->epoch != epoch || !imap_session_alive(worker->session)))
+    close_session(worker);
+  for (gint64 pause_ms = RETRY_FIRST_MS; !worker->session; pause_ms = MIN(2 * pause_ms, RETRY_MOST_MS)) {
+    if (!link_usable(pool->link, error))
+      return FALSE;
+    g_autoptr(GError) failure = NULL;
+    worker->epoch = link_epoch(pool->link);
+    worker->session = imap_session_open(pool->config, pool->cancellable, &failure);
+    if (worker->session) {
+      g_mutex_lock(&pool->lock);
+      pool->connections++;
+      g_mutex_unlock(&pool->lock);
+      link_works(pool->link);
+      return TRUE;
+    }
+    if (g_cancellable_is_cancelled(pool->cancellable) || !link_failed(pool->link, failure)) {
+      g_propagate_error(error, g_steal_pointer(&failure));
+      return FALSE;
+    }
+    pause_for(pool, pause_ms);
+  }
+  return TRUE;
+}
+
+/* The server lets us have no further connection (RFC 9051 leaves it free how it says so) while
+ * others work: then the pool gets smaller instead of going offline. */
+static gboolean make_do_with_fewer(Worker *worker, PoolJob *job, const GError *error) {
+  Pool *pool = worker->pool;
+  if (worker->session || !(g_error_matches(error, EML_ERROR, EML_ERROR_AUTH) ||
+                           g_error_matches(error, EML_ERROR, EML_ERROR_REFUSED)))
+    return FALSE;
+  g_mutex_lock(&pool->lock);
+  gboolean fewer = pool->connections > 0;
+  if (fewer) {
+    pool->size = pool->connections;
+    g_queue_push_head(&pool->queues[job->priority], job);
+    g_cond_broadcast(&pool->changed);
+  }
+  g_mutex_unlock(&pool->lock);
+  if (fewer)
+    log_info("going on with %u connections: %s", pool->size, error->message);
+  return fewer;
+}
+
+/* Runs @job and frees it. FALSE: the thread is to end, the job was put back. */
+static gboolean run_job(Worker *worker, PoolJob *job) {
+  for (guint attempt = 0;; attempt++) {
+    g_autoptr(GError) error = NULL;
+    if (!have_session(worker, &error)) {
+      if (make_do_with_fewer(worker, job, error))
+        return FALSE;
+      job->failed(job->data, error);
+      break;
+    }
+    worker->folder = job->folder;
+    if (job->run(worker->session, job->data, &error))
+      break;
+    if (imap_session_alive(worker->session)) {
+      job->failed(job->data, error);
+      break;
+    }
+    close_session(worker);
+    /* A server that breaks the protocol over one answer can still be reached. */
+    gboolean reachable = g_error_matches(error, EML_ERROR, EML_ERROR_PROTOCOL);
+    gboolean again = !g_cancellable_is_cancelled(worker->pool->cancellable) &&
+                     (reachable || link_failed(worker->pool->link, error)) && attempt < 2;
+    if (!again) {
+      job->failed(job->data, error);
+      break;
+    }
+    log_debug("connection lost, trying again: %s", error->message);
+  }
+  job_free(job);
+  return TRUE;
+}
+
+static gpointer worker_main(gpointer data) {
+  Worker *worker = data;
+  Pool *pool = worker->pool;
+  g_mutex_lock(&pool->lock);
+  while (!pool->stopping) {
+    PoolJob *job = pick_locked(pool, worker);
+    if (!job) {
+      gint64 until = deadline_in_ms(IDLE_CLOSE_MS);
+      pool->idle++;
+      gboolean woken = g_cond_wait_until(&pool->changed, &pool->lock, until);
+      pool->idle--;
+      if (!woken && worker->session) {
+        g_mutex_unlock(&pool->lock);
+        close_session(worker);
+        g_mutex_lock(&pool->lock);
+      }
+      continue;
+    }
+    gboolean low = is_low(job->priority);
+    pool->low += low;
+    g_mutex_unlock(&pool->lock);
+    gboolean go_on = run_job(worker, job);
+    g_mutex_lock(&pool->lock);
+    pool->low -= low;
+    if (low)
+      g_cond_broadcast(&pool->changed); /* another low one may run now */
+    if (worker->session)
+      worker->wire_bytes = imap_session_wire_bytes(worker->session);
+    if (!go_on)
+      break;
+  }
+  g_mutex_unlock(&pool->lock);
+  close_session(worker);
+  return NULL;
+}
+
+void pool_push(Pool *pool, const PoolJob *job) {
+  PoolJob *copy = g_memdup2(job, sizeof *job);
+  g_mutex_lock(&pool->lock);
+  if (pool->stopping) {
+    g_mutex_unlock(&pool->lock);
+    g_autoptr(GError) error =
+        g_error_new_literal(EML_ERROR, EML_ERROR_CANCELLED, "the file system is being unmounted");
+    copy->failed(copy->data, error);
+    job_free(copy);
+    return;
+  }
+  g_queue_push_tail(&pool->queues[job->priority], copy);
+  guint queued = 0;
+  for (guint i = 0; i < JOB_PRIORITIES; i++)
+    queued += pool->queues[i].length;
+  if (queued > pool->idle && pool->workers->len < pool->size) {
+    Worker *worker = g_new0(Worker, 1);
+    worker->pool = pool;
+    g_ptr_array_add(pool->workers, worker);
+    worker->thread = g_thread_new("imap", worker_main, worker);
+  }
+  /* All are woken: an idle one may be kept from this job by its priority. */
+  g_cond_broadcast(&pool->changed);
+  g_mutex_unlock(&pool->lock);
+}
+
+gboolean pool_is_wanted(Pool *pool, JobPriority priority) {
+  g_mutex_lock(&pool->lock);
+  gboolean wanted = FALSE;
+  for (guint i = 0; i < priority && !wanted; i++)
+    wanted = pool->queues[i].length > 0;
+  g_mutex_unlock(&pool->lock);
+  return wanted;
+}
+
+void pool_stop(Pool *pool) {
+  g_mutex_lock(&pool->lock);
+  pool->stopping = TRUE;
+  g_cond_broadcast(&pool->changed);
+  g_mutex_unlock(&pool->lock);
+  /* No thread is added any more, so the array can be walked without the lock. */
+  for (guint i = 0; i < pool->workers->len; i++)
+    g_thread_join(((Worker *) g_ptr_array_index(pool->workers, i))->thread);
+
+  g_autoptr(GError) error =
+      g_error_new_literal(EML_ERROR, EML_ERROR_CANCELLED, "the file system is being unmounted");
+  for (guint i = 0; i < JOB_PRIORITIES; i++) {
+    PoolJob *job;
+    while ((job = g_queue_pop_head(&pool->queues[i]))) {
+      job->failed(job->data, error);
+      job_free(job);
+    }
+  }
+}
+
+void pool_free(Pool *pool) {
+  g_ptr_array_unref(pool->workers);
+  g_cond_clear(&pool->changed);
+  g_mutex_clear(&pool->lock);
+  g_free(pool);
+}
+
+void pool_stats(Pool *pool, PoolStats *stats_out) {
+  *stats_out = (PoolStats){0};
+  g_mutex_lock(&pool->lock);
+  stats_out->connections = pool->connections;
+  stats_out->busy = pool->workers->len - pool->idle;
+  stats_out->wire_bytes = pool->wire_bytes;
+  for (guint i = 0; i < pool->workers->len; i++)
+    stats_out->wire_bytes += ((Worker *) g_ptr_array_index(pool->workers, i))->wire_bytes;
+  for (guint i = 0; i < JOB_PRIORITIES; i++)
+    stats_out->queued[i] = pool->queues[i].length;
+  g_mutex_unlock(&pool->lock);
+}
