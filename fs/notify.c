@@ -157,6 +157,13 @@ void notify_after_sizes(Notify *notify, NotifyFn fn, gpointer data) {
     fn(data);
 }
 
+gboolean notify_has_sizes(Notify *notify) {
+  g_mutex_lock(&notify->lock);
+  gboolean has = notify->sizes > 0;
+  g_mutex_unlock(&notify->lock);
+  return has;
+}
+
 /* ---- sections ---- */
 
 guint notify_enter(Notify *notify) {

@@ -33,6 +33,9 @@ typedef void (*NotifyFn)(gpointer data);
  * this thread, when there are none. */
 void notify_after_sizes(Notify *notify, NotifyFn fn, gpointer data);
 
+/* Whether a size change is queued that the kernel has not been told yet. */
+gboolean notify_has_sizes(Notify *notify);
+
 /* Blocks until everything queued before has been told; for tests. */
 void notify_flush(Notify *notify);
 

@@ -104,7 +104,7 @@ static void on_body(EngineBody *body, gpointer data, const GError *error) {
   OpenWait *wait = data;
   park_end(wait->fs->parks, wait->park);
   if (error) {
-    reply_error_node(wait->req, error);
+    reply_error(wait->req, error);
     g_free(wait);
     return;
   }
@@ -140,6 +140,8 @@ typedef struct {
   Fs *fs;
   fuse_req_t req;
   guint64 park;
+  char *data; /* of a reply that has to wait for a change of size */
+  gsize size;
 } ReadWait;
 
 /* A thread's buffer for replies: an allocation of this size each time would be an mmap each time.
@@ -169,6 +171,13 @@ static char *read_buffer(gsize size) {
   return buffer->data;
 }
 
+static void reply_read(gpointer data) {
+  ReadWait *wait = data;
+  fuse_reply_buf(wait->req, wait->data, wait->size);
+  g_free(wait->data);
+  g_free(wait);
+}
+
 static void on_read(int fd, gint64 offset, gsize size, gpointer data, const GError *error) {
   ReadWait *wait = data;
   park_end(wait->fs->parks, wait->park);
@@ -191,6 +200,12 @@ static void on_read(int fd, gint64 offset, gsize size, gpointer data, const GErr
     g_autoptr(GError) local = NULL;
     eml_error_set_errno(&local, EML_ERROR_FAILED, failure, "cannot read a cached body");
     reply_error(wait->req, local);
+  } else if (notify_has_sizes(wait->fs->notify)) {
+    /* It may have turned out that the message goes on: the reader must not see the old end. */
+    wait->data = g_memdup2(buffer, size);
+    wait->size = size;
+    notify_after_sizes(wait->fs->notify, reply_read, wait);
+    return;
   } else {
     fuse_reply_buf(wait->req, buffer, size);
   }

@@ -26,10 +26,12 @@
 #define IN_ORDER_FROM (4 * BLOCK) /* so much read in order makes a sequential reader */
 #define OUT_OF_ORDER (16 * BLOCK) /* read-ahead of the kernel may overtake itself by so much */
 #define IN_FLIGHT 2
+#define GUESS (4 * 1024 * 1024) /* how much longer a body is taken to be that is longer than told */
 
 typedef struct {
   guint64 offset, size; /* whole blocks, but for the end of the body */
   guint64 arrived;      /* octets of it, in order */
+  gboolean answered;    /* its literal has begun, be it an empty one */
   ImapTag tag;
 } Piece;
 
@@ -186,7 +188,13 @@ static gboolean next_piece_locked(Download *download, Piece *piece_out) {
   return FALSE;
 }
 
-/* Completes the reads whose octets are here; the others see that there is progress. */
+static int compare_offset(gconstpointer a, gconstpointer b) {
+  guint64 x = ((const WaitCall *) a)->offset, y = ((const WaitCall *) b)->offset;
+  return (x > y) - (x < y);
+}
+
+/* Completes the reads whose octets are here, in the order of their offsets (of several that reach
+ * beyond the end the kernel believes the first); the others see that there is progress. */
 static void serve(Download *download) {
   g_autoptr(GArray) ready = g_array_new(FALSE, FALSE, sizeof(WaitCall));
   g_mutex_lock(&download->lock);
@@ -206,6 +214,7 @@ static void serve(Download *download) {
   }
   guint64 size = download->size;
   g_mutex_unlock(&download->lock);
+  g_array_sort(ready, compare_offset);
   for (guint i = 0; i < ready->len; i++) {
     const WaitCall *call = &g_array_index(ready, WaitCall, i);
     guint64 left = call->offset < size ? size - call->offset : 0;
@@ -220,6 +229,7 @@ typedef struct {
   Download *download;
   guint64 at;      /* where the next octet goes */
   guint64 end;     /* of the piece being received */
+  gboolean longer; /* there was more than was told */
   gboolean gone;   /* the server says the message is no more */
   GError *failure; /* of a local write */
 } Receiving;
@@ -232,21 +242,24 @@ static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointe
   gboolean ours = FALSE;
   g_mutex_lock(&download->lock);
   for (guint i = 0; i < download->pieces->len && !ours; i++) {
-    const Piece *piece = &g_array_index(download->pieces, Piece, i);
+    Piece *piece = &g_array_index(download->pieces, Piece, i);
     ours = piece->offset == origin;
+    piece->answered |= ours;
     receiving->end = piece->offset + piece->size;
   }
+  receiving->longer = ours && size > receiving->end - origin;
   g_mutex_unlock(&download->lock);
   receiving->at = origin;
   return ours && !receiving->failure;
 }
 
-/* Blocks that are complete with octets up to @at are here now. */
-static gboolean mark_locked(Download *download, guint64 from, guint64 at) {
+/* Blocks that are complete with octets up to @at are here now; the one at the end of the body only
+ * when @to_end, once it is known that it is the end. */
+static gboolean mark_locked(Download *download, guint64 from, guint64 at, gboolean to_end) {
   gboolean news = FALSE;
   for (guint block = (guint) (from / BLOCK); block < download->have->len; block++) {
     guint64 end = MIN((guint64) (block + 1) * BLOCK, download->size);
-    if (end > at)
+    if (end > at || (end == download->size && !to_end))
       break;
     if (!download->have->data[block]) {
       download->have->data[block] = 1;
@@ -276,7 +289,7 @@ static gboolean on_body_data(const void *octets, gsize size, gpointer data) {
     receiving->at += (guint64) n;
   }
   g_mutex_lock(&download->lock);
-  gboolean news = mark_locked(download, from - from % BLOCK, receiving->at);
+  gboolean news = mark_locked(download, from - from % BLOCK, receiving->at, FALSE);
   for (guint i = 0; i < download->pieces->len; i++) {
     Piece *piece = &g_array_index(download->pieces, Piece, i);
     if (receiving->at > piece->offset && receiving->at <= piece->offset + piece->size)
@@ -298,22 +311,25 @@ static void on_fetch(const ImapFetch *fetch, gpointer data) {
 static const ImapHandler handler = {
     .fetch = on_fetch, .body_begin = on_body_begin, .body_data = on_body_data};
 
-/* The piece came to its end short: the server told a size that is too large. What is here is all. */
-static void shrink(Download *download, guint64 size) {
-  log_warning("message %u: the server said %" G_GUINT64_FORMAT " octets and sent %" G_GUINT64_FORMAT,
-              download->msg.uid, download->size, size);
+/* The server told a wrong size: the body ends at @size, or it goes on beyond what was told and
+ * @size is a guess. What was here of blocks that now have another length is fetched again. */
+static void resize(Download *download, guint64 size) {
   g_mutex_lock(&download->lock);
+  guint64 told = download->size;
+  guint same = (guint) (MIN(told, size) / BLOCK), blocks = blocks_of(size);
+  guint old = download->have->len;
   download->size = size;
-  guint blocks = blocks_of(size);
-  download->missing = 0;
   g_byte_array_set_size(download->have, blocks);
-  for (guint block = 0; block < blocks; block++) {
-    if (block + 1 == blocks)
-      download->have->data[block] = 1; /* its end has just come */
+  for (guint block = MIN(old, blocks); block < blocks; block++)
+    download->have->data[block] = 0;
+  if (size > told && same < old)
+    download->have->data[same] = 0;
+  download->missing = 0;
+  for (guint block = 0; block < blocks; block++)
     download->missing += !download->have->data[block];
-  }
   g_mutex_unlock(&download->lock);
-  engine_set_size(download->engine, download->msg, size);
+  log_warning("message %u: the server said %" G_GUINT64_FORMAT " octets, it is %s%" G_GUINT64_FORMAT,
+              download->msg.uid, told, size > told ? "more, perhaps " : "", size);
 }
 
 /* Every octet is here: keeps the body. A failure to keep it costs only a later fetch. */
@@ -345,10 +361,13 @@ static gboolean fill(Download *download, ImapSession *session, gboolean *idle_ou
     }
     /* Noted before it is sent, so that nobody asks for it twice. */
     g_array_append_val(download->pieces, piece);
+    guint at_end = piece.offset + piece.size == download->size;
     g_mutex_unlock(&download->lock);
     g_autofree char *set = g_strdup_printf("%u", download->msg.uid);
-    g_autofree char *items = g_strdup_printf(
-        "(UID BODY.PEEK[]<%" G_GUINT64_FORMAT ".%" G_GUINT64_FORMAT ">)", piece.offset, piece.size);
+    /* One octet more than the piece has: at the end of the body it shows whether there is more. */
+    g_autofree char *items =
+        g_strdup_printf("(UID BODY.PEEK[]<%" G_GUINT64_FORMAT ".%" G_GUINT64_FORMAT ">)", piece.offset,
+                        piece.size + at_end);
     ImapTag tag = imap_fetch_send(session, set, items, NULL, error);
     if (!tag)
       return FALSE;
@@ -373,14 +392,38 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
   g_mutex_lock(&download->lock);
   Piece piece = g_array_index(download->pieces, Piece, 0);
   g_array_remove_index(download->pieces, 0);
+  guint64 size = download->size;
   g_mutex_unlock(&download->lock);
-  if (receiving->gone || (piece.arrived == 0 && piece.size)) {
+  if (receiving->gone || !piece.answered) {
     g_set_error(error, EML_ERROR, EML_ERROR_NOT_FOUND, "the message is no longer on the server");
     return FALSE;
   }
-  if (piece.arrived < piece.size)
-    shrink(download, piece.offset + piece.arrived);
-  serve(download);
+  if (piece.offset >= size) {
+    /* Asked for before it was known that the body ends earlier. */
+    serve(download);
+  } else if (piece.arrived < piece.size) {
+    /* A read that is answered short lets the kernel see the end itself, but only when it has not
+     * been told of a change in between: so the news come last. */
+    size = piece.offset + piece.arrived;
+    resize(download, size);
+    g_mutex_lock(&download->lock);
+    mark_locked(download, piece.offset, size, TRUE);
+    g_mutex_unlock(&download->lock);
+    serve(download);
+    engine_set_size(download->engine, download->msg, size);
+  } else if (receiving->longer) {
+    /* Here they come first: the reader must not take the old end for the end. */
+    receiving->longer = FALSE;
+    size = piece.offset + piece.size + GUESS;
+    resize(download, size);
+    engine_set_size(download->engine, download->msg, size);
+    serve(download);
+  } else {
+    g_mutex_lock(&download->lock);
+    mark_locked(download, piece.offset, piece.offset + piece.size, TRUE);
+    g_mutex_unlock(&download->lock);
+    serve(download);
+  }
   return TRUE;
 }
 

@@ -25,6 +25,10 @@ static void on_link_changed(LinkState state, gpointer data) {
     watch_lost(engine->watch);
 }
 
+static gboolean spare_connection(gpointer data) {
+  return watch_spare(((Engine *) data)->watch);
+}
+
 Engine *engine_open(Account *account, char **notice_out, GError **error) {
   mime_init();
   g_autofree char *identity = g_strdup_printf("%s@%s", account->user, account->imap_host);
@@ -56,6 +60,7 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   engine->syncs = syncs_new(engine);
   engine->bodies = bodies_new(engine);
   engine->watch = watch_new(engine);
+  pool_set_spare(engine->pool, spare_connection, engine);
   link_set_changed(engine->link, on_link_changed, engine);
   return engine;
 }

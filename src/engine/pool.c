@@ -9,11 +9,14 @@
 #define AFFINITY_LOOK 16
 #define RETRY_FIRST_MS 50
 #define RETRY_MOST_MS 800
+#define SPARE_TRIES 5 /* until the server has noticed that a connection was given up */
 
 struct Pool {
   const ImapConfig *config;
   Link *link;
   GCancellable *cancellable;
+  gboolean (*spare)(gpointer data);
+  gpointer spare_data;
   GMutex lock; /* guards everything below; a leaf */
   GCond changed;
   GQueue queues[JOB_PRIORITIES]; /* of PoolJob */
@@ -46,6 +49,11 @@ Pool *pool_new(const ImapConfig *config, guint size, Link *link, GCancellable *c
   for (guint i = 0; i < JOB_PRIORITIES; i++)
     g_queue_init(&pool->queues[i]);
   return pool;
+}
+
+void pool_set_spare(Pool *pool, gboolean (*spare)(gpointer), gpointer data) {
+  pool->spare = spare;
+  pool->spare_data = data;
 }
 
 static void job_free(PoolJob *job) {
@@ -102,6 +110,18 @@ static void pause_for(Pool *pool, gint64 ms) {
   g_mutex_unlock(&pool->lock);
 }
 
+static guint connections(Pool *pool) {
+  g_mutex_lock(&pool->lock);
+  guint count = pool->connections;
+  g_mutex_unlock(&pool->lock);
+  return count;
+}
+
+static gboolean is_refusal(const GError *error) {
+  return g_error_matches(error, EML_ERROR, EML_ERROR_AUTH) ||
+         g_error_matches(error, EML_ERROR, EML_ERROR_REFUSED);
+}
+
 /* Makes sure that the worker has a connection that can be trusted. A link that is shaky is given
  * its grace. */
 static gboolean have_session(Worker *worker, GError **error) {
@@ -109,6 +129,7 @@ static gboolean have_session(Worker *worker, GError **error) {
   guint epoch = link_epoch(pool->link);
   if (worker->session && (worker->epoch != epoch || !imap_session_alive(worker->session)))
     close_session(worker);
+  guint tries = 0;
   for (gint64 pause_ms = RETRY_FIRST_MS; !worker->session; pause_ms = MIN(2 * pause_ms, RETRY_MOST_MS)) {
     if (!link_usable(pool->link, error))
       return FALSE;
@@ -122,10 +143,22 @@ static gboolean have_session(Worker *worker, GError **error) {
       link_works(pool->link);
       return TRUE;
     }
-    if (g_cancellable_is_cancelled(pool->cancellable) || !link_failed(pool->link, failure)) {
+    /* A server may let us have only so many connections. While others of the pool work, it makes do
+     * with them (make_do_with_fewer); else one that is less needed is given up. */
+    gboolean stop = g_cancellable_is_cancelled(pool->cancellable);
+    if (!stop && is_refusal(failure)) {
+      if (connections(pool) == 0 && pool->spare && tries < SPARE_TRIES && pool->spare(pool->spare_data))
+        stop = FALSE;
+      else
+        stop = connections(pool) > 0 || !link_failed(pool->link, failure);
+    } else if (!stop) {
+      stop = !link_failed(pool->link, failure);
+    }
+    if (stop) {
       g_propagate_error(error, g_steal_pointer(&failure));
       return FALSE;
     }
+    tries++;
     pause_for(pool, pause_ms);
   }
   return TRUE;
@@ -135,8 +168,7 @@ static gboolean have_session(Worker *worker, GError **error) {
  * others work: then the pool gets smaller instead of going offline. */
 static gboolean make_do_with_fewer(Worker *worker, PoolJob *job, const GError *error) {
   Pool *pool = worker->pool;
-  if (worker->session || !(g_error_matches(error, EML_ERROR, EML_ERROR_AUTH) ||
-                           g_error_matches(error, EML_ERROR, EML_ERROR_REFUSED)))
+  if (worker->session || !is_refusal(error))
     return FALSE;
   g_mutex_lock(&pool->lock);
   gboolean fewer = pool->connections > 0;

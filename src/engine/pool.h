@@ -33,6 +33,10 @@ typedef struct {
 /* At most @size connections by @config (not copied), ended by @cancellable. */
 Pool *pool_new(const ImapConfig *config, guint size, Link *link, GCancellable *cancellable);
 
+/* When the server refuses the only connection of the pool, @spare is asked to give up one that is
+ * less needed; it returns whether there was one. Set once, before the first job. */
+void pool_set_spare(Pool *pool, gboolean (*spare)(gpointer data), gpointer data);
+
 /* Queues *@job (copied). Any thread. After pool_stop it fails at once. */
 void pool_push(Pool *pool, const PoolJob *job);
 

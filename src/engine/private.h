@@ -92,6 +92,9 @@ void watch_free(Watch *watch);
 /* Somebody looks at @folder: servers that cannot tell of all folders are asked about this one. */
 void watch_look(Watch *watch, guint32 folder);
 
+/* Gives up the second listening connection for good; whether there is or was one. */
+gboolean watch_spare(Watch *watch);
+
 /* Another connection found the server gone: reconnecting begins at once. */
 void watch_lost(Watch *watch);
 

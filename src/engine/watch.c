@@ -38,6 +38,7 @@ struct Watch {
   Listener main, folder;
   GMutex lock; /* guards what follows; a leaf */
   gboolean stopping;
+  gboolean spared;   /* no second listener: the server allows too few connections */
   gboolean refresh;  /* the list of folders is to be read again */
   gboolean lost;     /* somebody found the server gone: look at once */
   guint32 inbox;     /* folder that the main listener idles in, 0 with NOTIFY */
@@ -203,9 +204,10 @@ static gboolean learn_quota(Engine *engine, ImapSession *session, GError **error
 
 /* ---- listening ---- */
 
-static gboolean is_stopping(Watch *watch) {
+static gboolean is_stopping(const Listener *listener) {
+  Watch *watch = listener->watch;
   g_mutex_lock(&watch->lock);
-  gboolean stopping = watch->stopping;
+  gboolean stopping = watch->stopping || (!listener->main && watch->spared);
   g_mutex_unlock(&watch->lock);
   return stopping;
 }
@@ -298,7 +300,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
   }
 
   for (;;) {
-    if (is_stopping(watch))
+    if (is_stopping(listener))
       return TRUE;
     if (listener->main) {
       if (take(watch, &watch->lost) && !link_usable(engine->link, NULL)) {
@@ -348,7 +350,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
 static void pause_for(Listener *listener, gint64 ms) {
   gint64 jittered = ms / 2 + g_random_int_range(0, (gint32) ms);
   GPollFD fd = {.fd = listener->wake, .events = G_IO_IN};
-  if (!is_stopping(listener->watch))
+  if (!is_stopping(listener))
     g_poll(&fd, 1, (gint) jittered);
   quiet(listener);
 }
@@ -359,7 +361,9 @@ static gpointer listener_main(gpointer data);
 static void start_second(Watch *watch) {
   if (watch->folder.thread)
     return;
+  g_mutex_lock(&watch->lock);
   watch->folder.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  g_mutex_unlock(&watch->lock);
   watch->folder.thread = g_thread_new("watch folder", listener_main, &watch->folder);
 }
 
@@ -388,7 +392,7 @@ static gpointer listener_main(gpointer data) {
   Watch *watch = listener->watch;
   Engine *engine = watch->engine;
   gint64 backoff = BACKOFF_FIRST_MS;
-  while (!is_stopping(watch)) {
+  while (!is_stopping(listener)) {
     if (!listener->main && !link_usable(engine->link, NULL)) {
       pause_for(listener, BACKOFF_MOST_MS); /* the main one rings when it has the server */
       continue;
@@ -474,6 +478,16 @@ void watch_refresh(Watch *watch) {
   watch->refresh = TRUE;
   g_mutex_unlock(&watch->lock);
   ring(&watch->main);
+}
+
+gboolean watch_spare(Watch *watch) {
+  g_mutex_lock(&watch->lock);
+  watch->spared = TRUE;
+  gboolean had = watch->folder.wake >= 0;
+  g_mutex_unlock(&watch->lock);
+  if (had)
+    ring(&watch->folder);
+  return had;
 }
 
 void watch_lost(Watch *watch) {

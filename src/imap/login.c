@@ -47,6 +47,9 @@ static gboolean greeting(ImapSession *session, gboolean *ready_out, GError **err
   if (*response.text) {
     g_free(session->server);
     session->server = g_strdup(response.text);
+    char *end = strstr(session->server, ". "); /* a copyright may follow */
+    if (end)
+      *end = '\0';
   }
   return TRUE;
 }

@@ -6,7 +6,7 @@
  * handler sees it; what is not understood is skipped.
  *
  * After an error of code OFFLINE, TIMEOUT, CANCELLED, TLS or PROTOCOL the session is dead and can
- * only be closed; REFUSED and NOT_FOUND (the server's NO) leave it usable.
+ * only be closed; REFUSED, NOT_FOUND, NO_SPACE and BUSY (the server's NO) leave it usable.
  */
 #pragma once
 
@@ -175,8 +175,9 @@ void imap_session_set_handler(ImapSession *session, const ImapHandler *handler, 
 typedef guint32 ImapTag;
 
 /* Reads until the command @tag is done. Commands may be waited for in any order; one already done
- * returns at once. REFUSED carries the server's text; [NONEXISTENT] is NOT_FOUND; [OVERQUOTA]
- * NO_SPACE; [EXPUNGEISSUED] with OK is success. */
+ * returns at once. REFUSED carries the server's text; [NONEXISTENT] and [TRYCREATE] are
+ * NOT_FOUND; [OVERQUOTA] NO_SPACE; [INUSE] and [UNAVAILABLE] BUSY; [EXPUNGEISSUED] with OK is
+ * success. */
 gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error);
 
 /* Commands sent and not yet done. */
@@ -190,7 +191,9 @@ gboolean imap_list(ImapSession *session, GError **error);
 ImapTag imap_status_send(ImapSession *session, const char *mailbox, GError **error);
 
 /* SELECT or, with @read_only, EXAMINE. With CONDSTORE enabled; with QRESYNC and @uidvalidity and
- * @modseq not 0 as a resync (RFC 7162 3.2.5). Waits. On failure nothing is selected. */
+ * @modseq not 0 as a resync (RFC 7162 3.2.5). Waits. On failure nothing is selected. A refusal
+ * without a code is NOT_FOUND when LIST does not know the mailbox either. What the server says
+ * about the mailbox selected before does not reach the handler from here on (with UNSELECT). */
 gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_only,
                      guint32 uidvalidity, guint64 modseq, ImapSelected *selected_out, GError **error);
 

@@ -18,6 +18,8 @@
 
 #include <libetpan/mailstream.h>
 #include <openssl/err.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -91,6 +93,11 @@ static gboolean wait_for(Stream *stream, short events, int wake_fd, gboolean *so
   for (;;) {
     if (is_cancelled(stream))
       return report_failure(stream, error);
+    /* A server that leaves Nagle's algorithm on holds its last segment until we acknowledge the one
+     * before, which the kernel puts off for 40 ms. The option does not last, so it is set here. */
+    int on = 1;
+    if (events & POLLIN)
+      (void) setsockopt(stream->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
     int ready = poll(polls, G_N_ELEMENTS(polls), deadline_poll_ms(stream->deadline));
     if (ready < 0 && errno != EINTR) {
       fail(stream, EML_ERROR_OFFLINE, "poll: %s", g_strerror(errno));

@@ -124,7 +124,9 @@ char *boot_id(void) {
 }
 
 void dir_note_damage(int dir_fd) {
-  autofd int fd = openat(dir_fd, "damaged", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  int fd = openat(dir_fd, "damaged", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd >= 0)
+    close(fd);
 }
 
 gboolean dir_is_damaged(int dir_fd) {

@@ -16,6 +16,7 @@
 #include "store/store-private.h"
 
 #define EVICT_ROWS 1024
+#define FULL_BYTES (4 << 20) /* at least so much is freed on a full disk: the reserve, and some */
 
 /* ---- burying ---- */
 
@@ -266,7 +267,7 @@ void evict_some(Store *store, guint64 bytes) {
   dir_reserve_drop(store->dir_fd);
   g_mutex_lock(&store->lock);
   guint64 used = store->disk_packs + store->disk_files;
-  store->evict_want = MAX(store->evict_want, MAX(8 * bytes, used / 10));
+  store->evict_want = MAX(store->evict_want, MAX(8 * bytes + FULL_BYTES, used / 10));
   keeper_due_locked(store, JOB_EVICT, 0);
   g_mutex_unlock(&store->lock);
 }

@@ -52,9 +52,11 @@ void packs_free(Store *store) {
 /* ---- loading ---- */
 
 /* Sums up all rows: per pack where it ends and what lives in it. @numbers: if not NULL the numbers
- * of all files of their own are added. */
-static int sum_rows(Store *store, GHashTable *numbers) {
+ * of all files of their own are added, and what was written since @mark counts as not yet synced:
+ * the process that wrote it was killed before it could. */
+static int sum_rows(Store *store, GHashTable *numbers, gint64 mark) {
   g_hash_table_remove_all(store->packs);
+  g_array_set_size(store->dirty_files, 0);
   store->bodies = 0;
   store->disk_files = 0;
   sqlite3_stmt *stmt = NULL;
@@ -68,13 +70,16 @@ static int sum_rows(Store *store, GHashTable *numbers) {
     guint32 number = (guint32) sqlite3_column_int64(stmt, 0);
     guint64 offset = (guint64) sqlite3_column_int64(stmt, 1);
     guint64 length = (guint64) sqlite3_column_int64(stmt, 2);
-    store->clock = MAX(store->clock, sqlite3_column_int64(stmt, 3) + 1);
+    gint64 born = sqlite3_column_int64(stmt, 3);
+    store->clock = MAX(store->clock, born + 1);
     store->clock = MAX(store->clock, sqlite3_column_int64(stmt, 4) + 1);
     store->bodies++;
     if (number == 0) {
       store->disk_files += length;
       if (numbers)
         g_hash_table_add(numbers, g_memdup2(&offset, sizeof offset));
+      if (numbers && born >= mark)
+        g_array_append_val(store->dirty_files, offset);
       continue;
     }
     if (!pack || pack->number != number)
@@ -83,6 +88,7 @@ static int sum_rows(Store *store, GHashTable *numbers) {
       pack = pack_add(store, number);
     pack->end = MAX(pack->end, offset + extent_room(length));
     pack->live += extent_room(length);
+    pack->dirty |= numbers && born >= mark;
   }
   sqlite3_finalize(stmt);
   return rc == SQLITE_DONE ? SQLITE_OK : rc;
@@ -213,17 +219,18 @@ static int check_packs(Store *store, gboolean *all_well_out) {
 gboolean packs_load(Store *store, gboolean clean, GError **error) {
   store->packs = g_hash_table_new_full(NULL, NULL, NULL, pack_free);
   remove_partials(store);
+  gint64 mark = store->clock;
   for (;;) {
     g_autoptr(GHashTable) numbers =
         clean ? NULL : g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     gboolean all_well = TRUE;
-    int rc = sum_rows(store, numbers);
+    int rc = sum_rows(store, numbers, mark);
     if (rc == SQLITE_OK && !clean)
       rc = punch_gaps(store);
     if (rc == SQLITE_OK)
       rc = check_packs(store, &all_well);
     if (rc != SQLITE_OK)
-      return store_code_error(store, rc, sqlite3_errstr(rc), "cannot read the bodies' index", error);
+      return store_code_error(store, rc, sqlite3_errstr(rc), "cannot read where bodies lie", error);
     if (!all_well)
       continue; /* their rows are gone now: sum up again */
     if (numbers)

@@ -233,6 +233,7 @@ int schema_check(Conn *conn, const char *identity, const char **why_out) {
   *why_out = "it belongs to another account";
   if (g_strcmp0((const char *) sqlite3_column_text(stmt, 0), identity) != 0)
     return SQLITE_MISMATCH;
+  *why_out = "the index is damaged";
   /* Every statement must compile, which finds a table or column that is not there. */
   for (int i = 0; i < STMT_COUNT; i++)
     if (!conn_stmt(conn, (StmtId) i)) {

@@ -19,13 +19,13 @@
  *  5. Folder ids and uidspaces are never used again.
  *
  * After kill -9 the page cache still has all that was written, so 1 is enough. After a crash of the
- * machine it is not: a row may have reached the disk before its bytes. So the keeper syncs packs and
- * files now and then and writes a *mark*; rows born after the mark are dropped at open when the store
- * was not closed and the boot id is another.
+ * machine it is not: a row may have reached the disk before its bytes. So the keeper syncs packs
+ * and files now and then and writes a *mark*; rows born after the mark are dropped at open when the
+ * store was not closed and the boot id is another.
  *
  * Threads. Writers share one connection and one open transaction (txn.c). Readers take a connection
- * from a pool for the length of a call. The keeper (keeper.c) is the only thread of the store's own:
- * it commits what was left open, writes rows of bodies in groups, evicts, frees bytes, syncs.
+ * from a pool for the length of a call. The keeper (keeper.c) is the store's only own thread: it
+ * commits what was left open, writes rows of bodies in groups, evicts, frees bytes, syncs.
  *
  * Lock order: keeping → writer → lock → pool; the log's own lock last. No callback is called with
  * any of them held.
@@ -191,7 +191,7 @@ static gboolean load(Store *store, const StoreConfig *config, char **notice_out,
     close_index(store);
     packs_free(store);
     if (!first) {
-      g_set_error(error, EML_ERROR, EML_ERROR_CORRUPT, "cannot begin a new index in %s", store->dir);
+      g_set_error(error, EML_ERROR, EML_ERROR_CORRUPT, "cannot begin an index in %s", store->dir);
       return FALSE;
     }
     g_autofree char *moved_to = NULL;
@@ -265,6 +265,7 @@ Store *store_open(const StoreConfig *config, char **notice_out, GError **error) 
   g_mutex_init(&store->lock);
   g_mutex_init(&store->pool);
   g_cond_init(&store->wake);
+  dir_reserve_drop(store->dir_fd); /* on a full disk not even the index could be opened */
   if (!load(store, config, &notice, error)) {
     store_free(store);
     return NULL;
@@ -272,6 +273,7 @@ Store *store_open(const StoreConfig *config, char **notice_out, GError **error) 
   dir_reserve(store->dir_fd);
   if (store->disk_packs + store->disk_files > store->limit)
     store->due[JOB_EVICT] = 0;
+  store->due[JOB_MARK] = g_get_monotonic_time() + 10 * G_USEC_PER_SEC;
   keeper_start(store);
   if (notice_out)
     *notice_out = g_steal_pointer(&notice);
@@ -280,8 +282,10 @@ Store *store_open(const StoreConfig *config, char **notice_out, GError **error) 
 
 /* ---- closing ---- */
 
-/* Bodies that outlive the store stay readable; they own their descriptor from here on. */
-static void orphan_pins(Store *store) {
+/* Bodies that outlive the store stay readable; they own their descriptor from here on. FALSE when
+ * the bytes of one should have been freed by now: then the next open has to look for them. */
+static gboolean orphan_pins(Store *store) {
+  gboolean clean = TRUE;
   GHashTableIter iter;
   gpointer value;
   g_hash_table_iter_init(&iter, store->pins);
@@ -291,7 +295,9 @@ static void orphan_pins(Store *store) {
       pin->body.fd = dup(pin->body.fd);
     pin->pack = NULL;
     pin->store = NULL;
+    clean = clean && !pin->doomed;
   }
+  return clean;
 }
 
 void store_close(Store **store) {
@@ -303,9 +309,8 @@ void store_close(Store **store) {
   gboolean clean = store_settle(taken, &error) && store_healthy(taken) && !taken->mark_lost;
   if (error)
     log_warning("store: %s", error->message);
-  if (clean)
+  if (orphan_pins(taken) && clean && taken->graveyard->len == 0)
     conn_meta_set(taken->conn, "clean", 1);
-  orphan_pins(taken);
   store_free(taken);
 }
 

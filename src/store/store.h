@@ -34,7 +34,8 @@ typedef struct {
 /* Opens or creates the store and locks it for this process. A store that is damaged, of another
  * schema version or of another @identity is set aside (renamed in the same parent folder, with a
  * date) and begun anew; *@notice_out then says so in one line, else NULL (g_free). BUSY when
- * another process holds it: the message names its pid. */
+ * another process holds it: the message names its pid. An open store does not survive fork(2): open
+ * it in the process that uses it. */
 Store *store_open(const StoreConfig *config, char **notice_out, GError **error);
 
 /* Writes what is still pending and closes. No other call may be under way. */
@@ -143,7 +144,12 @@ typedef gboolean (*StoreMessageFn)(const StoreMessage *message, gpointer data);
 gboolean store_messages_scan(Store *store, guint32 space, guint32 after, guint limit,
                              StoreMessageFn each, gpointer data, GError **error);
 
-/* ---- changes of one folder, as one or several transactions ---- */
+/* ---- changes of one folder, as one or several transactions ----
+ *
+ * Rows become visible to readers when their transaction ends: at flush or commit, else by itself
+ * after some 5,000 rows or 200 ms. A batch holds no lock between two calls: it may stay open while
+ * the network is waited for, and its thread may write to the store beside it. STALE from any call:
+ * the uidspace is gone. */
 
 typedef struct StoreBatch StoreBatch;
 
@@ -155,7 +161,8 @@ gboolean store_batch_put(StoreBatch *batch, const StoreMessage *message, gboolea
  * flags or keywords differ from before (then ctime is set to @now); an unknown uid is no error. */
 gboolean store_batch_flags(StoreBatch *batch, guint32 uid, guint flags, const char *keywords,
                            guint64 modseq, gint64 now, gboolean *changed_out, GError **error);
-/* Removes messages @first…@last with their bodies; @gone is called for each before (may be NULL). */
+/* Removes messages @first…@last with their bodies; @gone (may be NULL) is called for each before,
+ * with no lock held; what it returns does not matter. */
 gboolean store_batch_remove(StoreBatch *batch, guint32 first, guint32 last, StoreMessageFn gone,
                             gpointer data, GError **error);
 /* Makes what was done so far durable and lets others write. The batch can go on. */
@@ -164,7 +171,8 @@ gboolean store_batch_flush(StoreBatch *batch, GError **error);
  * when @mtime is not 0, its mtime. */
 gboolean store_batch_commit(StoreBatch **batch, guint32 uidnext, guint64 modseq, gint64 mtime,
                             GError **error);
-/* Ends the batch; what was flushed stays, the sync state does not move. NULL is fine. */
+/* Ends the batch; what was flushed stays (and so may the rest), the sync state does not move.
+ * NULL is fine. */
 void store_batch_abort(StoreBatch **batch);
 
 /* Corrects the size of a message after its body was seen. */

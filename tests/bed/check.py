@@ -4,7 +4,7 @@
 
     tests/bed/check.py [--others]      --others: Cyrus and Courier as well (downloads)
 
-Uses its own MAILBED_DIR and MAILBED_PORT (25000 unless set), and removes them.
+Uses a MAILBED_DIR of its own, which it removes, and free ports.
 """
 import base64
 import hashlib
@@ -341,9 +341,8 @@ def check_other(name):
 
 
 def main():
-    os.environ.setdefault("MAILBED_PORT", "25000")
-    if "MAILBED_DIR" not in os.environ:
-        os.environ["MAILBED_DIR"] = tempfile.mkdtemp(prefix="mailbed-check-")
+    os.environ["MAILBED_PORT"] = "auto"
+    os.environ["MAILBED_DIR"] = tempfile.mkdtemp(prefix="mailbed-check-")
     began = time.monotonic()
     bed("start")
     print("# started in %.1f s" % (time.monotonic() - began))

@@ -45,17 +45,35 @@ drop_root() {
     sh "$private_share/${script##*/}" "$@"
 }
 
-# Settings that every later call must know are kept by `mailbed start`.
+# The settings are the environment's at `mailbed start`, and kept for all later
+# calls: those, and a start without the variable, take what was kept.
 read_settings() {
-  domain=${MAILBED_DOMAIN:-emlfs.test}
-  port=${MAILBED_PORT:-23000}
-  mta=${MAILBED_MTA:-postfix}
-  if [ -r "$MAILBED_DIR/settings" ] && [ "${1:-}" != start ]; then
+  port=23000 domain=emlfs.test mta=postfix
+  if [ -r "$MAILBED_DIR/settings" ]; then
     # shellcheck source=/dev/null
     . "$MAILBED_DIR/settings"
   fi
+  if [ "${1:-}" = start ] && ! pid_of "$MAILBED_DIR/run/master.pid" dovecot >/dev/null; then
+    [ "${MAILBED_PORT:-}" = auto ] && [ -r "$MAILBED_DIR/settings" ] || port=${MAILBED_PORT:-$port}
+    domain=${MAILBED_DOMAIN:-$domain} mta=${MAILBED_MTA:-$mta}
+    [ "$port" != auto ] || port=$(free_port_base)
+  fi
   host=mail.$domain
   tls=$MAILBED_DIR/tls
+}
+
+# A base below the ephemeral ports at which none of our ports is taken.
+free_port_base() {
+  base=20000
+  while [ $base -lt 32000 ]; do
+    taken=
+    for offset in 143 993 587 465 243 293 343 393; do
+      ! grep -q "^ *[0-9]*: [0-9A-F]*:$(printf %04X $((base + offset))) " /proc/net/tcp || taken=yes
+    done
+    [ "$taken" ] || break
+    base=$((base + 1000))
+  done
+  echo $base
 }
 
 # fill TEMPLATE NAME...: the template with every @NAME@ replaced by the value

@@ -374,8 +374,8 @@ static void test_cancel_in_mid_read(void) {
   stage_close(&stage);
 }
 
-/* A body that takes four times the silence that is allowed, but flows: the server's own reads of
- * a socket nobody writes to give it the pace. */
+/* A body that takes four times the silence that is allowed, but flows. Time is the subject here, so
+ * the server lets it pass, waiting for a condition that never comes. */
 static void slow_body(Peer *peer) {
   GMutex mutex;
   GCond never;

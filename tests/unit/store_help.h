@@ -82,7 +82,8 @@ static G_GNUC_UNUSED void put_messages(Store *store, guint32 space, guint32 firs
 
 /* Octets that only @id, @version and their place determine. */
 static G_GNUC_UNUSED void fill(guchar *octets, gsize size, MsgId id, guint version) {
-  guint64 state = ((guint64) id.space << 40 ^ (guint64) id.uid << 8 ^ version) * 2862933555777941757u + 1;
+  guint64 state = (guint64) id.space << 40 ^ (guint64) id.uid << 8 ^ version;
+  state = state * 2862933555777941757u + 1;
   for (gsize i = 0; i < size; i++) {
     if (i % 8 == 0)
       state = state * 6364136223846793005u + 1442695040888963407u;

@@ -52,7 +52,8 @@ static guint32 id_of(Store *store, const char *mailbox) {
 }
 
 #define APPLY(store, ...)                                                                          \
-  apply(store, (Listed[]){__VA_ARGS__}, sizeof((Listed[]){__VA_ARGS__}) / sizeof(Listed), NULL, NULL)
+  apply(store, (Listed[]){__VA_ARGS__}, sizeof((Listed[]){__VA_ARGS__}) / sizeof(Listed), NULL,    \
+        NULL)
 
 static void assert_paths(Store *store, const char *wanted) {
   g_autofree char *have = paths(store);
@@ -154,7 +155,8 @@ static void test_folder_names(void) {
   g_autoptr(GString) wide = g_string_new(NULL);
   for (guint i = 0; i < 85; i++)
     g_string_append(wide, "日");
-  APPLY(store, {"c", ".control", FALSE, 0}, {"l1", wide->str, FALSE, 0}, {"l2", wide->str, FALSE, 0});
+  APPLY(store, {"c", ".control", FALSE, 0}, {"l1", wide->str, FALSE, 0},
+        {"l2", wide->str, FALSE, 0});
   g_autoptr(StoreFolder) cut = store_folder_by_mailbox(store, "l2", NULL);
   g_assert_true(g_utf8_validate(cut->name, -1, NULL) && g_str_has_suffix(cut->name, "日~2"));
   g_assert_cmpuint(strlen(cut->name), ==, 254);
@@ -488,7 +490,8 @@ static void test_missing(void) {
     guint64 bytes;
     guint count;
     guint32 first, last;
-  } cases[] = {{0, 100, G_MAXUINT64, 18, 1, 20}, {0, 3, G_MAXUINT64, 3, 1, 5}, {4, 100, 2500, 2, 5, 6},
+  } cases[] = {{0, 100, G_MAXUINT64, 18, 1, 20}, {0, 3, G_MAXUINT64, 3, 1, 5},
+               {4, 100, 2500, 2, 5, 6},
                {0, 100, 1, 1, 1, 1},             {20, 10, 100, 0, 0, 0},      {0, 0, 100, 0, 0, 0}};
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
     g_autoptr(GArray) out = g_array_new(FALSE, FALSE, sizeof(StoreMissing));
@@ -507,7 +510,8 @@ static void test_missing(void) {
 /* ---- eviction ---- */
 
 static guint64 disk_of(const char *dir) {
-  g_autofree char *command = g_strdup_printf("du -s --block-size=1 '%s/packs' '%s/bodies'", dir, dir);
+  g_autofree char *command =
+      g_strdup_printf("du -s --block-size=1 '%s/packs' '%s/bodies'", dir, dir);
   g_autofree char *out = NULL;
   char *argv[] = {(char *) "sh", (char *) "-c", command, NULL};
   g_assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, NULL,

@@ -169,8 +169,14 @@ static void crash_test(gboolean machine) {
   if (machine)
     sql(dir, "UPDATE meta SET value = 'another' WHERE key = 'boot'");
   store = open_store(dir, CACHE);
+  /* What a killed process wrote is not synced yet, and must be before a mark covers it. */
+  g_mutex_lock(&store->lock);
+  Pack *pack = g_hash_table_lookup(store->packs, GUINT_TO_POINTER(1));
+  g_assert_cmpint(pack->dirty, ==, !machine);
+  g_assert_cmpuint(store->dirty_files->len, ==, machine ? 0 : 1);
+  g_mutex_unlock(&store->lock);
   for (guint uid = 1; uid <= 21; uid++)
-    g_assert_cmpint(has_body(store, (MsgId){space, uid}, uid % 10 == 1 && uid > 1 ? 500000 : 5000, 0),
+    g_assert_cmpint(has_body(store, (MsgId){space, uid}, uid == 11 || uid == 21 ? 500000 : 5000, 0),
                     ==, uid <= 11 || !machine);
   close_and_remove(&store, dir);
 }
@@ -419,7 +425,8 @@ static void test_packs_damaged(void) {
   g_assert_true(store_missing_bodies(store, space, 4, 1, 1000, missing, &error));
   g_assert_cmpuint(g_array_index(missing, StoreMissing, 0).uid, ==, 5);
   /* A file of its own, cut short and then gone. */
-  g_autofree char *cut = g_strdup_printf("find '%s/bodies' -type f -exec truncate -s 1000 {} +", dir);
+  g_autofree char *cut =
+      g_strdup_printf("find '%s/bodies' -type f -exec truncate -s 1000 {} +", dir);
   g_assert_cmpint(system(cut), ==, 0);
   g_assert_false(has_body(store, (MsgId){space, 21}, 1000000, 0));
   put_body(store, (MsgId){space, 21}, 1000000, 0);
