@@ -13,12 +13,14 @@
 typedef struct Parks Parks;
 typedef struct Notify Notify;
 typedef struct Virtual Virtual;
+typedef struct OpenFiles OpenFiles;
 
 typedef struct {
   Engine *engine;
   Parks *parks;
   Notify *notify;
   Virtual *virtual;
+  OpenFiles *files;
   uid_t uid; /* owner of everything: who mounted */
   gid_t gid;
   gint64 began; /* seconds: mtime of the root */
@@ -37,6 +39,11 @@ void ops_dir_add(struct fuse_lowlevel_ops *ops);
 void ops_file_add(struct fuse_lowlevel_ops *ops);
 void ops_fs_add(struct fuse_lowlevel_ops *ops);
 void ops_xattr_add(struct fuse_lowlevel_ops *ops);
+
+/* What is open, so that it can be closed when the mount ends under it: the kernel then sends no
+ * RELEASE. Free it after the last request, before the engine and the virtual files. */
+OpenFiles *open_files_new(Fs *fs);
+void open_files_free(OpenFiles **files);
 
 /* Attributes, from index rows; attr.c. Any thread. */
 void attr_root(const Fs *fs, guint folders, struct stat *st_out);

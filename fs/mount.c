@@ -229,6 +229,7 @@ static gboolean start(Running *run, GError **error) {
   guard_watch(run->guard, mount->minor, run->path);
   widen_read_ahead(mount->minor);
   run->fs.virtual = virtual_new(run->fs.engine);
+  run->fs.files = open_files_new(&run->fs);
   run->fs.notify = notify_new(run->session, run->fs.engine);
   if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
     return FALSE;
@@ -254,6 +255,11 @@ static void finish(Running *run) {
   stopper_free(&run->stopper);
   if (run->fs.notify && !notify_stop(run->fs.notify, STOP_MS))
     _exit(CLI_FAILED);
+  /* No body is closed under a read; all were cancelled, so this is short. */
+  if (run->fs.parks && !parks_wait_empty(run->fs.parks, STOP_MS))
+    log_warning("%u requests were not answered", parks_count(run->fs.parks));
+  else
+    open_files_free(&run->fs.files);
   if (run->fs.engine)
     engine_close(&run->fs.engine);
   notify_free(&run->fs.notify);

@@ -128,7 +128,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Node dir;
   if (!node_parse(parent, &dir)) {
     fuse_reply_err(req, ESTALE);
-  } else if (dir.kind == NODE_CONTROL_DIR || (dir.kind == NODE_ROOT && g_str_equal(name, CONTROL_NAME))) {
+  } else if (dir.kind == NODE_CONTROL_DIR
+             || (dir.kind == NODE_ROOT && g_str_equal(name, CONTROL_NAME))) {
     guint32 id = dir.kind == NODE_ROOT ? 0 : virtual_id(name);
     if (dir.kind == NODE_CONTROL_DIR && !id) {
       fuse_reply_err(req, ENOENT);

@@ -5,8 +5,6 @@
  * Ctrl-C ends a waiting OPEN, but never a buffered READ: the kernel holds the page and sends no
  * INTERRUPT. So the engine fetches small bodies at open, and a READ of a large one is bounded by
  * the engine's deadline. Direct I/O would be interruptible, but rules out mmap.
- *
- * A file handle is the EngineBody, or the VirtualText for a virtual file.
  */
 #include <fcntl.h>
 #include <unistd.h>
@@ -18,6 +16,75 @@
 #include "fs/reply.h"
 #include "fs/virtual.h"
 
+/* A file handle: one of the two. */
+typedef struct {
+  EngineBody *body;
+  VirtualText *text;
+} OpenFile;
+
+struct OpenFiles {
+  Fs *fs;
+  GMutex lock; /* guards `files`; a leaf */
+  GHashTable *files; /* OpenFile */
+};
+
+static void file_close(Fs *fs, OpenFile *file) {
+  if (file->body)
+    engine_body_close(&file->body);
+  if (file->text)
+    virtual_close(fs->virtual, file->text);
+  g_free(file);
+}
+
+OpenFiles *open_files_new(Fs *fs) {
+  OpenFiles *files = g_new0(OpenFiles, 1);
+  files->fs = fs;
+  g_mutex_init(&files->lock);
+  files->files = g_hash_table_new(g_direct_hash, g_direct_equal);
+  return files;
+}
+
+void open_files_free(OpenFiles **files_inout) {
+  OpenFiles *files = g_steal_pointer(files_inout);
+  if (!files)
+    return;
+  GHashTableIter iter;
+  gpointer file;
+  g_hash_table_iter_init(&iter, files->files);
+  while (g_hash_table_iter_next(&iter, &file, NULL))
+    file_close(files->fs, file);
+  g_hash_table_unref(files->files);
+  g_mutex_clear(&files->lock);
+  g_free(files);
+}
+
+static OpenFile *file_of(const struct fuse_file_info *fi) {
+  return (OpenFile *) (uintptr_t) fi->fh;
+}
+
+static void release_file(Fs *fs, OpenFile *file) {
+  g_mutex_lock(&fs->files->lock);
+  g_hash_table_remove(fs->files->files, file);
+  g_mutex_unlock(&fs->files->lock);
+  file_close(fs, file);
+}
+
+/* Takes ownership of @body or @text. */
+static void reply_file(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, EngineBody *body,
+                       VirtualText *text) {
+  OpenFile *file = g_new(OpenFile, 1);
+  *file = (OpenFile){body, text};
+  g_mutex_lock(&fs->files->lock);
+  g_hash_table_add(fs->files->files, file);
+  g_mutex_unlock(&fs->files->lock);
+  fi->fh = (uintptr_t) file;
+  fi->noflush = 1;
+  if (fuse_reply_open(req, fi) != 0)
+    release_file(fs, file); /* nobody took it, so no RELEASE will come */
+}
+
+/* ---- open ---- */
+
 typedef struct {
   Fs *fs;
   fuse_req_t req;
@@ -26,15 +93,10 @@ typedef struct {
   EngineBody *body;
 } OpenWait;
 
-/* ---- open ---- */
-
 static void reply_body(gpointer data) {
   OpenWait *wait = data;
-  wait->fi.fh = (uintptr_t) wait->body;
   wait->fi.keep_cache = 1; /* messages never change */
-  wait->fi.noflush = 1;
-  if (fuse_reply_open(wait->req, &wait->fi) != 0)
-    engine_body_close(&wait->body); /* nobody took it, so no RELEASE will come */
+  reply_file(wait->fs, wait->req, &wait->fi, wait->body, NULL);
   g_free(wait);
 }
 
@@ -51,15 +113,6 @@ static void on_body(EngineBody *body, gpointer data, const GError *error) {
   notify_after_sizes(wait->fs->notify, reply_body, wait);
 }
 
-static void open_virtual(Fs *fs, fuse_req_t req, guint32 id, struct fuse_file_info *fi) {
-  VirtualText *text = virtual_open(fs->virtual, id);
-  fi->fh = (uintptr_t) text;
-  fi->direct_io = 1;
-  fi->noflush = 1;
-  if (fuse_reply_open(req, fi) != 0)
-    virtual_close(fs->virtual, text);
-}
-
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   Fs *fs = fuse_req_userdata(req);
   Node node;
@@ -74,7 +127,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
     EngineMsg msg = {node.id, node.uid};
     park_waits(fs->parks, park, engine_body_open(fs->engine, msg, on_body, wait));
   } else if (node.kind == NODE_CONTROL_FILE && virtual_name(node.id)) {
-    open_virtual(fs, req, node.id, fi);
+    fi->direct_io = 1;
+    reply_file(fs, req, fi, NULL, virtual_open(fs->virtual, node.id));
   } else {
     fuse_reply_err(req, EISDIR);
   }
@@ -166,28 +220,20 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
     fuse_reply_err(req, ESTALE);
   } else if (node.kind == NODE_CONTROL_FILE) {
     gsize have;
-    const char *data = virtual_data((VirtualText *) (uintptr_t) fi->fh, &have);
+    const char *data = virtual_data(file_of(fi)->text, &have);
     gsize from = MIN((gsize) offset, have);
     fuse_reply_buf(req, data + from, MIN(size, have - from));
   } else {
     ReadWait *wait = g_new0(ReadWait, 1);
     *wait = (ReadWait){.fs = fs, .req = req};
     guint64 park = wait->park = park_begin(fs->parks, req);
-    EngineBody *body = (EngineBody *) (uintptr_t) fi->fh;
-    park_waits(fs->parks, park,
-               engine_body_read(body, (guint64) offset, size, on_read, wait));
+    EngineBody *body = file_of(fi)->body;
+    park_waits(fs->parks, park, engine_body_read(body, (guint64) offset, size, on_read, wait));
   }
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-  Fs *fs = fuse_req_userdata(req);
-  Node node;
-  if (node_parse(ino, &node) && node.kind == NODE_CONTROL_FILE) {
-    virtual_close(fs->virtual, (VirtualText *) (uintptr_t) fi->fh);
-  } else {
-    EngineBody *body = (EngineBody *) (uintptr_t) fi->fh;
-    engine_body_close(&body);
-  }
+  release_file(fuse_req_userdata(req), file_of(fi));
   fuse_reply_err(req, 0);
 }
 

@@ -8,6 +8,7 @@ typedef struct {
 
 struct Parks {
   GMutex lock; /* guards what follows */
+  GCond emptied;
   GHashTable *parks; /* number → Park */
   gsize last;
   gboolean ending;
@@ -24,6 +25,7 @@ static Parks *the_parks;
 Parks *parks_new(ParkCancelFn cancel, gpointer data) {
   Parks *parks = g_new0(Parks, 1);
   g_mutex_init(&parks->lock);
+  g_cond_init(&parks->emptied);
   parks->parks = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
   parks->cancel = cancel;
   parks->cancel_data = data;
@@ -39,6 +41,7 @@ void parks_free(Parks **parks_inout) {
     return;
   the_parks = NULL;
   g_hash_table_unref(parks->parks);
+  g_cond_clear(&parks->emptied);
   g_mutex_clear(&parks->lock);
   g_free(parks);
 }
@@ -90,6 +93,8 @@ void park_waits(Parks *parks, guint64 number, EngineWait wait) {
 void park_end(Parks *parks, guint64 number) {
   g_mutex_lock(&parks->lock);
   gboolean known = g_hash_table_remove(parks->parks, GSIZE_TO_POINTER(number));
+  if (parks->ending && g_hash_table_size(parks->parks) == 0)
+    g_cond_broadcast(&parks->emptied);
   g_mutex_unlock(&parks->lock);
   g_assert(known); /* a completion came twice */
 }
@@ -110,6 +115,17 @@ void parks_cancel_all(Parks *parks) {
   g_mutex_unlock(&parks->lock);
   for (guint i = 0; i < waits->len; i++)
     parks->cancel(g_array_index(waits, EngineWait, i), parks->cancel_data);
+}
+
+gboolean parks_wait_empty(Parks *parks, guint ms) {
+  gint64 until = g_get_monotonic_time() + (gint64) ms * 1000;
+  g_mutex_lock(&parks->lock);
+  while (g_hash_table_size(parks->parks) > 0)
+    if (!g_cond_wait_until(&parks->emptied, &parks->lock, until))
+      break;
+  gboolean empty = g_hash_table_size(parks->parks) == 0;
+  g_mutex_unlock(&parks->lock);
+  return empty;
 }
 
 guint parks_count(Parks *parks) {

@@ -41,5 +41,8 @@ void park_end(Parks *parks, guint64 park);
 /* Cancels everything that waits, now and from now on: the mount is ending. */
 void parks_cancel_all(Parks *parks);
 
+/* Waits @ms for the last park to end; whether it did. */
+gboolean parks_wait_empty(Parks *parks, guint ms);
+
 /* How many wait; for tests and the status. */
 guint parks_count(Parks *parks);

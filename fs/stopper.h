@@ -17,7 +17,7 @@ typedef struct Stopper Stopper;
  * other exists. Until stopper_mounted a signal cancels @cancellable, a second one exits. */
 Stopper *stopper_new(GCancellable *cancellable);
 
-/* From now on a signal ends the mount. The caller runs fuse_session_loop next. */
+/* From now on a signal ends the mount. The caller runs the session loop next. */
 void stopper_mounted(Stopper *stopper, Fs *fs, struct fuse_session *session, const char *path,
                      guint32 minor);
 

@@ -26,7 +26,8 @@ static gboolean read_line(int fd, GCancellable *cancellable, char *line, gsize s
   gsize length = 0;
   gboolean ok = FALSE;
   while (!ok && length + 1 < size) {
-    struct pollfd polled[2] = {{.fd = fd, .events = POLLIN}, {.fd = cancelled.fd, .events = POLLIN}};
+    struct pollfd polled[2] = {{.fd = fd, .events = POLLIN},
+                               {.fd = cancelled.fd, .events = POLLIN}};
     if (poll(polled, 2, -1) < 0 && errno != EINTR) {
       eml_error_set_errno(error, EML_ERROR_FAILED, errno, "terminal");
       break;

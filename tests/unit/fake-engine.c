@@ -2,86 +2,22 @@
  *
  * An engine without store or server, for tests of fs: folders and messages in memory, bodies made
  * up from their identity. A test steers it through the Unix socket $FAKE_ENGINE_SOCKET, a command
- * a line (see `commands` at the end), each answered with a line. Bodies are as in fill(): octets
+ * a line (see fake-control.c), each answered with a line. Bodies are as in fill(): octets
  * that a test can compute, 32 a record: SSSSSSSSUUUUUUUUNNNNNNNNNNNNNN\r\n in hex (uidspace, UID,
  * number of the record).
  *
  * Completions come, by turns of the case: before the call returns (hits), from the "network"
  * thread (large bodies), from the control thread (slow ones), from the canceller.
  */
+#include "fake-engine.h"
+
 #include <fcntl.h>
-#include <gio/gunixsocketaddress.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/err.h"
-#include "base/log.h"
-#include "engine/engine.h"
-
 #define LARGE (1 << 20)
-
-typedef enum { BODY_NORMAL, BODY_SLOW, BODY_FAILS } BodyKind;
-
-typedef struct {
-  guint32 uid;
-  guint64 size, true_size;
-  gint64 mtime, ctime;
-  guint flags;
-  BodyKind kind;
-  EmlError code; /* of BODY_FAILS */
-  gint64 packed; /* offset of the body in the pack, -1: not there */
-} Row;
-
-typedef enum { LISTED, UNLISTED, UNREACHABLE } Listing;
-
-typedef struct {
-  guint32 id, parent, space;
-  char *name;
-  Listing listing;
-  gint64 mtime;
-  GArray *rows; /* Row, by UID */
-  guint32 next_uid;
-} Folder;
-
-typedef struct {
-  EngineWait id;
-  guint32 folder; /* engine_folder_ready, with `done` */
-  EngineDone done;
-  EngineMsg msg; /* engine_body_open, with `body_done` */
-  EngineBodyDone body_done;
-  EngineBody *body; /* engine_body_read, with `read_done` */
-  EngineReadDone read_done;
-  guint64 offset;
-  gsize size;
-  gpointer data;
-} Wait;
-
-struct Engine {
-  GMutex lock; /* guards all; nothing is called back while it is held */
-  GHashTable *folders, *spaces;
-  GHashTable *waits;
-  guint64 last_wait;
-  guint32 last_folder, last_space;
-  EngineNewsFn news;
-  gpointer news_data;
-  EngineQuota quota;
-  int pack;
-  gint64 pack_end;
-  GThreadPool *network;
-  GSocketService *control;
-  GThread *control_thread;
-  GMainLoop *loop;
-  guint opened, closed; /* bodies */
-};
-
-struct EngineBody {
-  Engine *engine;
-  EngineMsg msg;
-  guint64 size;
-  gint64 packed;
-};
 
 /* ---- made-up mail ---- */
 
@@ -99,11 +35,11 @@ static void fill(char *out, EngineMsg msg, guint64 offset, gsize size) {
   }
 }
 
-static char *row_name(const Row *row) {
+char *fake_row_name(const Row *row) {
   return g_strdup_printf("2026-11-20_Anna-Alpha_Subject-of-message.%u.eml", row->uid);
 }
 
-static Row *find_row(const Folder *folder, guint32 uid) {
+Row *fake_find_row(const Folder *folder, guint32 uid) {
   guint low = 0, high = folder->rows->len;
   while (low < high) {
     guint middle = (low + high) / 2;
@@ -118,7 +54,7 @@ static Row *find_row(const Folder *folder, guint32 uid) {
   return NULL;
 }
 
-static Folder *add_folder(Engine *engine, guint32 parent, const char *name, Listing listing) {
+Folder *fake_add_folder_locked(Engine *engine, guint32 parent, const char *name, Listing listing) {
   Folder *folder = g_new0(Folder, 1);
   *folder = (Folder){.id = ++engine->last_folder, .parent = parent, .name = g_strdup(name),
                      .listing = listing, .mtime = 1700000000, .next_uid = 1};
@@ -129,7 +65,7 @@ static Folder *add_folder(Engine *engine, guint32 parent, const char *name, List
   return folder;
 }
 
-static Row *add_row(Folder *folder, guint64 size) {
+Row *fake_add_row(Folder *folder, guint64 size) {
   Row row = {.uid = folder->next_uid++, .size = size, .true_size = size, .packed = -1};
   row.mtime = row.ctime = 1600000000 + row.uid;
   g_array_append_val(folder->rows, row);
@@ -144,40 +80,40 @@ static void folder_free(gpointer data) {
 }
 
 static void populate(Engine *engine) {
-  Folder *inbox = add_folder(engine, 0, "INBOX", LISTED);
+  Folder *inbox = fake_add_folder_locked(engine, 0, "INBOX", LISTED);
   for (guint i = 0; i < 20; i++)
-    add_row(inbox, 1000 + 997 * i);
-  Folder *projects = add_folder(engine, inbox->id, "Projects", LISTED);
+    fake_add_row(inbox, 1000 + 997 * i);
+  Folder *projects = fake_add_folder_locked(engine, inbox->id, "Projects", LISTED);
   for (guint i = 0; i < 3; i++)
-    add_row(projects, 0 + 4096 * i);
-  add_row(add_folder(engine, projects->id, "Deep", LISTED), 77);
-  Folder *big = add_folder(engine, 0, "Big", LISTED);
+    fake_add_row(projects, 0 + 4096 * i);
+  fake_add_row(fake_add_folder_locked(engine, projects->id, "Deep", LISTED), 77);
+  Folder *big = fake_add_folder_locked(engine, 0, "Big", LISTED);
   const char *count = g_getenv("FAKE_ENGINE_BIG");
   for (gint64 i = 0, n = count ? g_ascii_strtoll(count, NULL, 10) : 1000; i < n; i++)
-    add_row(big, 10240);
-  Folder *slow = add_folder(engine, 0, "Slow", LISTED);
+    fake_add_row(big, 10240);
+  Folder *slow = fake_add_folder_locked(engine, 0, "Slow", LISTED);
   for (guint i = 0; i < 4; i++)
-    add_row(slow, 5000)->kind = BODY_SLOW;
+    fake_add_row(slow, 5000)->kind = BODY_SLOW;
   static const EmlError codes[] = {EML_ERROR_OFFLINE, EML_ERROR_CORRUPT, EML_ERROR_TIMEOUT,
                                    EML_ERROR_FAILED};
-  Folder *failing = add_folder(engine, 0, "Failing", LISTED);
+  Folder *failing = fake_add_folder_locked(engine, 0, "Failing", LISTED);
   for (guint i = 0; i < G_N_ELEMENTS(codes); i++) {
-    Row *row = add_row(failing, 5000);
+    Row *row = fake_add_row(failing, 5000);
     row->kind = BODY_FAILS;
     row->code = codes[i];
   }
-  Folder *unlisted = add_folder(engine, 0, "Unlisted", UNLISTED);
+  Folder *unlisted = fake_add_folder_locked(engine, 0, "Unlisted", UNLISTED);
   for (guint i = 0; i < 3; i++)
-    add_row(unlisted, 500);
-  add_row(add_folder(engine, 0, "Unreachable", UNREACHABLE), 500);
-  add_row(add_folder(engine, 0, "Large", LISTED), 200u << 20);
-  Folder *liar = add_folder(engine, 0, "Liar", LISTED);
-  add_row(liar, 100)->true_size = 50000;
-  add_row(liar, 50000)->true_size = 100;
-  add_row(add_folder(engine, 0, "Grüße an alle", LISTED), 321);
-  Folder *container = add_folder(engine, 0, "Container", LISTED);
+    fake_add_row(unlisted, 500);
+  fake_add_row(fake_add_folder_locked(engine, 0, "Unreachable", UNREACHABLE), 500);
+  fake_add_row(fake_add_folder_locked(engine, 0, "Large", LISTED), 200u << 20);
+  Folder *liar = fake_add_folder_locked(engine, 0, "Liar", LISTED);
+  fake_add_row(liar, 100)->true_size = 50000;
+  fake_add_row(liar, 50000)->true_size = 100;
+  fake_add_row(fake_add_folder_locked(engine, 0, "Grüße an alle", LISTED), 321);
+  Folder *container = fake_add_folder_locked(engine, 0, "Container", LISTED);
   container->space = 0;
-  add_row(add_folder(engine, container->id, "Inner", LISTED), 10);
+  fake_add_row(fake_add_folder_locked(engine, container->id, "Inner", LISTED), 10);
 }
 
 /* ---- copies ---- */
@@ -244,7 +180,7 @@ EngineFolder *engine_folder_get(Engine *engine, guint32 id, GError **error) {
   return out;
 }
 
-static Folder *child_locked(Engine *engine, guint32 parent, const char *name) {
+Folder *fake_child_locked(Engine *engine, guint32 parent, const char *name) {
   GHashTableIter iter;
   gpointer value;
   g_hash_table_iter_init(&iter, engine->folders);
@@ -259,7 +195,7 @@ static Folder *child_locked(Engine *engine, guint32 parent, const char *name) {
 EngineFolder *engine_folder_by_name(Engine *engine, guint32 parent, const char *name,
                                     GError **error) {
   g_mutex_lock(&engine->lock);
-  Folder *folder = child_locked(engine, parent, name);
+  Folder *folder = fake_child_locked(engine, parent, name);
   EngineFolder *out = folder ? export_folder_locked(engine, folder) : not_found(error);
   g_mutex_unlock(&engine->lock);
   return out;
@@ -290,7 +226,7 @@ static Row *row_locked(Engine *engine, EngineMsg msg, Folder **folder_out) {
   Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(msg.space));
   if (folder_out)
     *folder_out = folder;
-  return folder && folder->space == msg.space ? find_row(folder, msg.uid) : NULL;
+  return folder && folder->space == msg.space ? fake_find_row(folder, msg.uid) : NULL;
 }
 
 EngineMessage *engine_message_get(Engine *engine, EngineMsg msg, GError **error) {
@@ -298,7 +234,7 @@ EngineMessage *engine_message_get(Engine *engine, EngineMsg msg, GError **error)
   Row *row = row_locked(engine, msg, NULL);
   EngineMessage *out = NULL;
   if (row) {
-    g_autofree char *name = row_name(row);
+    g_autofree char *name = fake_row_name(row);
     EngineMessage message = export_row(row, name);
     out = engine_message_copy(&message);
   }
@@ -308,7 +244,9 @@ EngineMessage *engine_message_get(Engine *engine, EngineMsg msg, GError **error)
 
 EngineMessage *engine_message_by_name(Engine *engine, guint32 space, const char *name,
                                       GError **error) {
-  const char *dot = g_str_has_suffix(name, ".eml") ? g_strrstr_len(name, (gssize) strlen(name) - 4, ".") : NULL;
+  const char *dot = g_str_has_suffix(name, ".eml")
+                        ? g_strrstr_len(name, (gssize) strlen(name) - 4, ".")
+                        : NULL;
   guint32 uid = dot ? (guint32) g_ascii_strtoull(dot + 1, NULL, 10) : 0;
   g_autoptr(EngineMessage) message = engine_message_get(engine, (EngineMsg){space, uid}, NULL);
   g_mutex_lock(&engine->lock);
@@ -339,7 +277,7 @@ gboolean engine_messages_scan(Engine *engine, guint32 space, guint32 after, guin
   g_mutex_unlock(&engine->lock);
   for (guint i = 0; i < rows->len; i++) {
     const Row *row = &g_array_index(rows, Row, i);
-    g_autofree char *name = row_name(row);
+    g_autofree char *name = fake_row_name(row);
     EngineMessage message = export_row(row, name);
     if (!each(&message, data))
       break;
@@ -393,7 +331,7 @@ void engine_cancel(Engine *engine, EngineWait number) {
   g_free(wait);
 }
 
-static void tell_one(Engine *engine, EngineNews news) {
+void fake_tell(Engine *engine, EngineNews news) {
   if (engine->news)
     engine->news(&news, 1, engine->news_data);
 }
@@ -424,11 +362,12 @@ static EngineBody *open_body(Engine *engine, EngineMsg msg) {
   }
   g_mutex_unlock(&engine->lock);
   if (corrected)
-    tell_one(engine, (EngineNews){.kind = ENGINE_NEWS_MESSAGE_SIZE, .folder = folder_id, .msg = msg});
+    fake_tell(engine, (EngineNews){.kind = ENGINE_NEWS_MESSAGE_SIZE, .folder = folder_id,
+                                   .msg = msg});
   return body;
 }
 
-static void finish_open(Engine *engine, Wait *wait) {
+void fake_finish_open(Engine *engine, Wait *wait) {
   EngineBody *body = open_body(engine, wait->msg);
   if (body)
     wait->body_done(body, wait->data, NULL);
@@ -445,7 +384,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
   EngineWait number = kind == BODY_SLOW ? add_wait_locked(engine, &wait) : 0;
   g_mutex_unlock(&engine->lock);
   if (kind == BODY_NORMAL)
-    finish_open(engine, &wait);
+    fake_finish_open(engine, &wait);
   else if (kind == BODY_FAILS)
     finish_with(&wait, code, "made to fail");
   return number;
@@ -469,9 +408,7 @@ static gsize body_span(const EngineBody *body, guint64 offset, gsize size) {
 }
 
 /* The network: brings what was asked for of a large body. */
-static void network(gpointer data, gpointer engine_data) {
-  Engine *engine = engine_data;
-  EngineWait number = GPOINTER_TO_SIZE(data);
+static void bring(Engine *engine, EngineWait number) {
   g_mutex_lock(&engine->lock);
   gpointer stolen = NULL;
   g_hash_table_steal_extended(engine->waits, GSIZE_TO_POINTER((gsize) number), NULL, &stolen);
@@ -489,6 +426,23 @@ static void network(gpointer data, gpointer engine_data) {
   g_free(wait);
 }
 
+static gpointer network_thread(gpointer data) {
+  Engine *engine = data;
+  g_mutex_lock(&engine->lock);
+  for (;;) {
+    while (g_queue_is_empty(&engine->jobs) && !engine->closing)
+      g_cond_wait(&engine->more, &engine->lock);
+    if (engine->closing)
+      break;
+    gsize number = GPOINTER_TO_SIZE(g_queue_pop_head(&engine->jobs));
+    g_mutex_unlock(&engine->lock);
+    bring(engine, number);
+    g_mutex_lock(&engine->lock);
+  }
+  g_mutex_unlock(&engine->lock);
+  return NULL;
+}
+
 EngineWait engine_body_read(EngineBody *body, guint64 offset, gsize size, EngineReadDone done,
                             gpointer data) {
   Engine *engine = body->engine;
@@ -496,8 +450,9 @@ EngineWait engine_body_read(EngineBody *body, guint64 offset, gsize size, Engine
     Wait wait = {.body = body, .read_done = done, .data = data, .offset = offset, .size = size};
     g_mutex_lock(&engine->lock);
     EngineWait number = add_wait_locked(engine, &wait);
+    g_queue_push_tail(&engine->jobs, GSIZE_TO_POINTER((gsize) number));
+    g_cond_signal(&engine->more);
     g_mutex_unlock(&engine->lock);
-    g_thread_pool_push(engine->network, GSIZE_TO_POINTER((gsize) number), NULL);
     return number;
   }
   done(engine->pack, body->packed + (gint64) offset, body_span(body, offset, size), data, NULL);
@@ -526,240 +481,6 @@ char *engine_status(Engine *engine) {
 
 const char *engine_name(Engine *engine) {
   return "fake@example.org";
-}
-
-/* ---- steering ---- */
-
-static Folder *folder_by_path_locked(Engine *engine, const char *path) {
-  g_auto(GStrv) names = g_strsplit(path, "/", -1);
-  Folder *folder = NULL;
-  for (char **name = names; *name; name++) {
-    folder = child_locked(engine, folder ? folder->id : 0, *name);
-    if (!folder)
-      return NULL;
-  }
-  return folder;
-}
-
-typedef char *(*CommandFn)(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text);
-
-/* new PATH COUNT SIZE */
-static char *do_new(Engine *engine, Folder *folder, gint64 count, gint64 size, const char *text) {
-  g_autoptr(GArray) news = g_array_new(FALSE, TRUE, sizeof(EngineNews));
-  g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-  g_mutex_lock(&engine->lock);
-  for (gint64 i = 0; i < count; i++) {
-    Row *row = add_row(folder, (guint64) size);
-    g_ptr_array_add(names, row_name(row));
-    EngineNews item = {.kind = ENGINE_NEWS_MESSAGE_NEW, .folder = folder->id,
-                       .msg = {folder->space, row->uid}, .name = names->pdata[i]};
-    g_array_append_val(news, item);
-  }
-  folder->mtime++;
-  g_mutex_unlock(&engine->lock);
-  engine->news((EngineNews *) (gpointer) news->data, news->len, engine->news_data);
-  return g_strdup(names->len ? names->pdata[names->len - 1] : "");
-}
-
-/* gone PATH UID */
-static char *do_gone(Engine *engine, Folder *folder, gint64 uid, gint64 b, const char *text) {
-  g_mutex_lock(&engine->lock);
-  Row *row = find_row(folder, (guint32) uid);
-  g_autofree char *name = row ? row_name(row) : NULL;
-  if (row)
-    g_array_remove_index(folder->rows, (guint) (row - &g_array_index(folder->rows, Row, 0)));
-  folder->mtime++;
-  EngineNews news = {.kind = ENGINE_NEWS_MESSAGE_GONE, .folder = folder->id,
-                     .msg = {folder->space, (guint32) uid}, .name = name};
-  g_mutex_unlock(&engine->lock);
-  if (name)
-    tell_one(engine, news);
-  return g_strdup(name ? name : "");
-}
-
-/* flags PATH UID BITS: ctime becomes 1800000000 + BITS */
-static char *do_flags(Engine *engine, Folder *folder, gint64 uid, gint64 bits, const char *text) {
-  g_mutex_lock(&engine->lock);
-  Row *row = find_row(folder, (guint32) uid);
-  row->flags = (guint) bits;
-  row->ctime = 1800000000 + bits;
-  EngineNews news = {.kind = ENGINE_NEWS_MESSAGE_FLAGS, .folder = folder->id,
-                     .msg = {folder->space, (guint32) uid}};
-  g_mutex_unlock(&engine->lock);
-  tell_one(engine, news);
-  return g_strdup("");
-}
-
-/* mkdir PATH 0 0 NAME (PATH "." for the top) */
-static char *do_mkdir(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *name) {
-  g_mutex_lock(&engine->lock);
-  Folder *made = add_folder(engine, folder ? folder->id : 0, name, LISTED);
-  EngineNews news = {.kind = ENGINE_NEWS_FOLDER_NEW, .folder = made->id, .parent = made->parent,
-                     .name = name};
-  g_mutex_unlock(&engine->lock);
-  tell_one(engine, news);
-  return g_strdup("");
-}
-
-/* rmdir PATH */
-static char *do_rmdir(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  g_mutex_lock(&engine->lock);
-  g_autofree char *name = g_strdup(folder->name);
-  EngineNews news = {.kind = ENGINE_NEWS_FOLDER_GONE, .folder = folder->id,
-                     .parent = folder->parent, .name = name};
-  g_hash_table_remove(engine->spaces, GUINT_TO_POINTER(folder->space));
-  g_hash_table_remove(engine->folders, GUINT_TO_POINTER(folder->id));
-  g_mutex_unlock(&engine->lock);
-  tell_one(engine, news);
-  return g_strdup("");
-}
-
-/* renumber PATH COUNT: another UIDVALIDITY, then COUNT messages */
-static char *do_renumber(Engine *engine, Folder *folder, gint64 count, gint64 b, const char *text) {
-  g_mutex_lock(&engine->lock);
-  g_hash_table_remove(engine->spaces, GUINT_TO_POINTER(folder->space));
-  folder->space = ++engine->last_space + 100;
-  g_hash_table_insert(engine->spaces, GUINT_TO_POINTER(folder->space), folder);
-  g_array_set_size(folder->rows, 0);
-  folder->next_uid = 1;
-  folder->mtime++;
-  for (gint64 i = 0; i < count; i++)
-    add_row(folder, 123);
-  EngineNews news = {.kind = ENGINE_NEWS_FOLDER_RESET, .folder = folder->id,
-                     .parent = folder->parent};
-  guint32 space = folder->space;
-  g_mutex_unlock(&engine->lock);
-  tell_one(engine, news);
-  return g_strdup_printf("%u", space);
-}
-
-/* list PATH: what waits for its listing goes on */
-static char *do_list(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  g_autoptr(GPtrArray) ready = g_ptr_array_new_with_free_func(g_free);
-  g_mutex_lock(&engine->lock);
-  folder->listing = LISTED;
-  GHashTableIter iter;
-  gpointer value;
-  g_hash_table_iter_init(&iter, engine->waits);
-  while (g_hash_table_iter_next(&iter, NULL, &value))
-    if (((Wait *) value)->done && ((Wait *) value)->folder == folder->id) {
-      g_hash_table_iter_steal(&iter);
-      g_ptr_array_add(ready, value);
-    }
-  EngineNews news = {.kind = ENGINE_NEWS_FOLDER_RESET, .folder = folder->id,
-                     .parent = folder->parent};
-  g_mutex_unlock(&engine->lock);
-  tell_one(engine, news);
-  for (guint i = 0; i < ready->len; i++)
-    ((Wait *) ready->pdata[i])->done(((Wait *) ready->pdata[i])->data, NULL);
-  return g_strdup("");
-}
-
-/* release: slow bodies arrive */
-static char *do_release(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  g_autoptr(GPtrArray) ready = g_ptr_array_new_with_free_func(g_free);
-  g_mutex_lock(&engine->lock);
-  GHashTableIter iter;
-  gpointer value;
-  g_hash_table_iter_init(&iter, engine->waits);
-  while (g_hash_table_iter_next(&iter, NULL, &value))
-    if (((Wait *) value)->body_done) {
-      g_hash_table_iter_steal(&iter);
-      g_ptr_array_add(ready, value);
-    }
-  g_mutex_unlock(&engine->lock);
-  for (guint i = 0; i < ready->len; i++)
-    finish_open(engine, ready->pdata[i]);
-  return g_strdup_printf("%u", ready->len);
-}
-
-static char *do_parked(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  g_mutex_lock(&engine->lock);
-  guint count = g_hash_table_size(engine->waits);
-  g_mutex_unlock(&engine->lock);
-  return g_strdup_printf("%u", count);
-}
-
-static char *do_bodies(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  g_mutex_lock(&engine->lock);
-  guint count = engine->opened - engine->closed;
-  g_mutex_unlock(&engine->lock);
-  return g_strdup_printf("%u", count);
-}
-
-/* quota . USED LIMIT */
-static char *do_quota(Engine *engine, Folder *folder, gint64 used, gint64 limit, const char *text) {
-  g_mutex_lock(&engine->lock);
-  engine->quota.used = used;
-  engine->quota.limit = limit;
-  g_mutex_unlock(&engine->lock);
-  return g_strdup("");
-}
-
-static char *do_log(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
-  log_info("%s", text);
-  return g_strdup("");
-}
-
-static const struct {
-  const char *name;
-  CommandFn run;
-} commands[] = {
-    {"new", do_new},       {"gone", do_gone},       {"flags", do_flags}, {"mkdir", do_mkdir},
-    {"rmdir", do_rmdir},   {"renumber", do_renumber}, {"list", do_list}, {"release", do_release},
-    {"parked", do_parked}, {"bodies", do_bodies},   {"quota", do_quota}, {"log", do_log},
-};
-
-/* Words are separated by tabs. */
-static char *run_line(Engine *engine, const char *line) {
-  g_auto(GStrv) words = g_strsplit(line, "\t", -1);
-  guint count = g_strv_length(words);
-  g_mutex_lock(&engine->lock);
-  Folder *folder = count > 1 ? folder_by_path_locked(engine, words[1]) : NULL;
-  g_mutex_unlock(&engine->lock);
-  for (gsize i = 0; i < G_N_ELEMENTS(commands); i++)
-    if (count && g_str_equal(words[0], commands[i].name))
-      return commands[i].run(engine, folder, count > 2 ? g_ascii_strtoll(words[2], NULL, 10) : 0,
-                             count > 3 ? g_ascii_strtoll(words[3], NULL, 10) : 0,
-                             count > 4 ? words[4] : "");
-  return g_strdup("unknown command");
-}
-
-static gboolean on_client(GThreadedSocketService *service, GSocketConnection *connection,
-                          GObject *source, gpointer data) {
-  Engine *engine = data;
-  g_autoptr(GDataInputStream) in =
-      g_data_input_stream_new(g_io_stream_get_input_stream(G_IO_STREAM(connection)));
-  GOutputStream *out = g_io_stream_get_output_stream(G_IO_STREAM(connection));
-  for (;;) {
-    g_autofree char *line = g_data_input_stream_read_line(in, NULL, NULL, NULL);
-    if (!line)
-      return TRUE;
-    g_autofree char *answer = run_line(engine, line);
-    g_autofree char *whole = g_strdup_printf("%s\n", answer);
-    if (!g_output_stream_write_all(out, whole, strlen(whole), NULL, NULL, NULL))
-      return TRUE;
-  }
-}
-
-static gpointer control_thread(gpointer data) {
-  Engine *engine = data;
-  GMainContext *context = g_main_loop_get_context(engine->loop);
-  g_main_context_push_thread_default(context);
-  engine->control = g_threaded_socket_service_new(4);
-  g_autoptr(GSocketAddress) address = g_unix_socket_address_new(g_getenv("FAKE_ENGINE_SOCKET"));
-  unlink(g_getenv("FAKE_ENGINE_SOCKET"));
-  g_autoptr(GError) error = NULL;
-  if (!g_socket_listener_add_address(G_SOCKET_LISTENER(engine->control), address,
-                                     G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, NULL, NULL,
-                                     &error))
-    log_error("%s", error->message);
-  g_signal_connect(engine->control, "run", G_CALLBACK(on_client), engine);
-  g_socket_service_start(engine->control);
-  g_main_loop_run(engine->loop);
-  g_object_unref(engine->control);
-  g_main_context_pop_thread_default(context);
-  return NULL;
 }
 
 /* ---- life ---- */
@@ -798,12 +519,11 @@ gboolean engine_login(Engine *engine, GCancellable *cancellable, GError **error)
 gboolean engine_start(Engine *engine, EngineNewsFn news, gpointer data, GError **error) {
   engine->news = news;
   engine->news_data = data;
-  engine->network = g_thread_pool_new(network, engine, 2, FALSE, NULL);
-  if (g_getenv("FAKE_ENGINE_SOCKET")) {
-    g_autoptr(GMainContext) context = g_main_context_new();
-    engine->loop = g_main_loop_new(context, FALSE);
-    engine->control_thread = g_thread_new("control", control_thread, engine);
-  }
+  engine->over = eventfd(0, EFD_CLOEXEC);
+  for (guint i = 0; i < G_N_ELEMENTS(engine->network); i++)
+    engine->network[i] = g_thread_new("network", network_thread, engine);
+  if (g_getenv("FAKE_ENGINE_SOCKET"))
+    engine->control = g_thread_new("control", fake_control_thread, engine);
   return TRUE;
 }
 
@@ -811,13 +531,19 @@ void engine_close(Engine **engine_inout) {
   Engine *engine = g_steal_pointer(engine_inout);
   if (!engine)
     return;
-  if (engine->control_thread) {
-    g_main_loop_quit(engine->loop);
-    g_thread_join(engine->control_thread);
-    g_main_loop_unref(engine->loop);
+  g_mutex_lock(&engine->lock);
+  engine->closing = TRUE;
+  g_cond_broadcast(&engine->more);
+  g_mutex_unlock(&engine->lock);
+  if (engine->network[0]) {
+    eventfd_write(engine->over, 1);
+    for (guint i = 0; i < G_N_ELEMENTS(engine->network); i++)
+      g_thread_join(engine->network[i]);
+    if (engine->control)
+      g_thread_join(engine->control);
+    close(engine->over);
   }
-  if (engine->network)
-    g_thread_pool_free(engine->network, FALSE, TRUE);
+  g_queue_clear(&engine->jobs);
   GHashTableIter iter;
   gpointer value;
   g_hash_table_iter_init(&iter, engine->waits);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The small pure parts at the edges: errors to errno, /proc/self/mountinfo.
+ * The small pure parts at the edges: errors to errno, /proc/self/mountinfo, header fields.
  */
 #include <errno.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/mounts.h"
+#include "fs/header.h"
 #include "fs/reply.h"
 
 static void test_every_code_has_its_errno(void) {
@@ -63,10 +64,41 @@ static void test_mountinfo(void) {
   g_assert_cmpstr(mount->source, ==, "emlfs:b,c");
 }
 
+static void check_field(const char *message, const char *name, const char *expected) {
+  /* From memory of exactly this size, so that AddressSanitizer sees a read beyond it. */
+  gsize size = strlen(message);
+  g_autofree char *octets = g_memdup2(message, size);
+  g_autofree char *value = header_field(octets, size, name);
+  g_assert_cmpstr(value, ==, expected);
+}
+
+static void test_header_fields(void) {
+  static const char message[] = "Subject-X: no\r\n"
+                                "SUBJECT: a folded\r\n\t subject\r\n"
+                                "Subject: the second\r\n"
+                                "From : Anna <anna@example.org>\r\n"
+                                "Cc:\r\n"
+                                "X: a\001b\r\n"
+                                "\r\n"
+                                "To: in the body\r\n";
+  check_field(message, "Subject", "a folded  subject");
+  check_field(message, "From", "Anna <anna@example.org>");
+  check_field(message, "Cc", "");
+  check_field(message, "X", "a b");
+  check_field(message, "To", NULL);
+  check_field("", "To", NULL);
+  check_field("To", "To", NULL);
+  check_field("To:", "To", "");
+  check_field("To: x\n y", "To", "x y");
+  check_field(" To: x", "To", NULL);
+  check_field("\nTo: x", "To", NULL);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/edge/every-code-has-its-errno", test_every_code_has_its_errno);
   g_test_add_func("/edge/unknown-is-logged-once", test_unknown_is_logged_once);
   g_test_add_func("/edge/mountinfo", test_mountinfo);
+  g_test_add_func("/edge/header-fields", test_header_fields);
   return g_test_run();
 }

@@ -16,6 +16,8 @@ const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
   return "called_from_lib:libsqlite3.so\n"
          "called_from_lib:libgmime-3.0.so\n"
+         "race:libgio-2.0.so\n"
+         "race:g_private_get\n"
          "race:_dl_close_worker\n";
 }
 
