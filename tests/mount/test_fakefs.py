@@ -258,14 +258,14 @@ def test_folders_come_and_go(anna):
     os.listdir(anna.dir)
     anna.tell("mkdir", ".", 0, 0, "New folder")
     wait_for(lambda: "New folder" in os.listdir(anna.dir), "the folder")
-    assert os.stat(anna.dir).st_nlink == 2 + 12
+    wait_for(lambda: os.stat(anna.dir).st_nlink == 2 + 12, "the link count")
     anna.tell("mkdir", "New folder", 0, 0, "Inner")
     wait_for(lambda: os.listdir(anna.dir / "New folder") == ["Inner"], "the inner one")
     anna.tell("new", "New folder/Inner", 2, 5)
     wait_for(lambda: len(os.listdir(anna.dir / "New folder/Inner")) == 2, "mail")
     anna.tell("rmdir", "New folder/Inner")
     wait_for(lambda: not os.path.exists(anna.dir / "New folder/Inner"), "its end")
-    assert os.listdir(anna.dir / "New folder") == []
+    wait_for(lambda: os.listdir(anna.dir / "New folder") == [], "the empty listing")
     fails(errno.ENOENT, os.stat, anna.dir / "New folder/Inner" / anna.name(1))
 
 
