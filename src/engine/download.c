@@ -45,6 +45,7 @@ struct Download {
   guint64 size;
   StorePartial *partial; /* until it is whole */
   int fd;                /* never changes */
+  gboolean missed;  /* the server did not know the message, perhaps not yet */
   gboolean shrunk;  /* the size was too large, and the kernel is to be told at the end */
   GByteArray *have; /* a byte a block: 1 when it is here */
   guint missing;    /* blocks not here */
@@ -133,13 +134,17 @@ guint64 download_size(Download *download) {
 
 /* ---- what is here, and what is to come ---- */
 
-/* The first block of [offset, offset + size) that is not here, or G_MAXUINT. */
+/* The first block that a read of [offset, offset + size) waits for, or G_MAXUINT. One that reaches
+ * beyond the end waits for the last block too: only then is it sure to be the end, and the kernel
+ * believes the first short answer it gets. */
 static guint first_missing_locked(const Download *download, guint64 offset, guint64 size) {
   guint64 end = MIN(offset + size, download->size);
   for (guint block = (guint) (offset / BLOCK); (guint64) block * BLOCK < end; block++)
     if (!download->have->data[block])
       return block;
-  return G_MAXUINT;
+  guint blocks = download->have->len;
+  return offset + size > download->size && blocks && !download->have->data[blocks - 1] ? blocks - 1
+                                                                                       : G_MAXUINT;
 }
 
 static gboolean is_coming_locked(const Download *download, guint block) {
@@ -180,6 +185,11 @@ static gboolean next_piece_locked(Download *download, Piece *piece_out) {
         *piece_out = piece_at_locked(download, block);
         return TRUE;
       }
+    guint block = first_missing_locked(download, call.offset, call.size);
+    if (block != G_MAXUINT && !is_coming_locked(download, block)) {
+      *piece_out = piece_at_locked(download, block);
+      return TRUE;
+    }
     i++;
   }
   if (download->in_order < IN_ORDER_FROM)
@@ -400,6 +410,11 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
   g_array_remove_index(download->pieces, 0);
   guint64 size = download->size;
   g_mutex_unlock(&download->lock);
+  if (!receiving->gone && !piece.answered && !download->missed) {
+    /* A session learns of new messages only now and then (RFC 9051 5.2); this makes it look. */
+    download->missed = TRUE;
+    return imap_noop(session, error);
+  }
   if (receiving->gone || !piece.answered) {
     g_set_error(error, EML_ERROR, EML_ERROR_NOT_FOUND, "the message is no longer on the server");
     return FALSE;
