@@ -22,6 +22,9 @@ void mime_init(void) {
   static gsize once;
   if (g_once_init_enter(&once)) {
     g_mime_init();
+    /* GObject makes its classes at first use; do that here, where there is one thread. */
+    g_autoptr(InternetAddressList) list = internet_address_list_parse(NULL, "group: a@b;, c@d");
+    (void) list;
     g_once_init_leave(&once, 1);
   }
 }
