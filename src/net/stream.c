@@ -616,6 +616,22 @@ static Try try_write_piece(Stream *stream, const void *data, gsize size, gsize *
   return TRY_OK;
 }
 
+/* A server that hangs up tells why before; what it said is taken in although writing failed. */
+static void hear_last_words(Stream *stream) {
+  GError *failure = g_steal_pointer(&stream->failure);
+  while (stream->ahead->len < AHEAD_MAX && !stream->failure) {
+    guint8 bytes[AHEAD_MAX];
+    gsize got = 0;
+    Try outcome = stream->deflating ? inflate_read(stream, bytes, sizeof bytes, &got)
+                                    : wire_read(stream, bytes, sizeof bytes, &got);
+    if (outcome != TRY_OK)
+      break;
+    g_byte_array_append(stream->ahead, bytes, (guint) got);
+  }
+  g_clear_error(&stream->failure);
+  stream->failure = failure;
+}
+
 gboolean stream_try_write(Stream *stream, const void *data, gsize size, gsize *taken_out,
                           GError **error) {
   *taken_out = 0;
@@ -624,12 +640,14 @@ gboolean stream_try_write(Stream *stream, const void *data, gsize size, gsize *t
     return FALSE;
   while (*taken_out < size) {
     gsize taken = 0;
-    Try outcome = stream->failure || is_cancelled(stream)
-                      ? TRY_FAILED
-                      : try_write_piece(stream, (const char *) data + *taken_out,
-                                        size - *taken_out, &taken);
-    if (outcome == TRY_FAILED)
+    if (stream->failure || is_cancelled(stream))
       return report_failure(stream, error);
+    Try outcome = try_write_piece(stream, (const char *) data + *taken_out, size - *taken_out,
+                                  &taken);
+    if (outcome == TRY_FAILED) {
+      hear_last_words(stream);
+      return report_failure(stream, error);
+    }
     *taken_out += taken;
     if (outcome == TRY_BLOCKED) {
       stream->write_blocked_on = stream->blocked_on;

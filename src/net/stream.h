@@ -61,7 +61,8 @@ gboolean stream_wait(Stream *stream, int wake_fd, gboolean *readable_out, GError
 
 /* For long transfers to a server that may talk meanwhile. Sends what goes of @size bytes without
  * waiting (what stream_write queued comes first, and waits); *@taken_out tells how many went. The
- * next thing written must begin with the rest, and stay so until all of it went. */
+ * next thing written must begin with the rest, and stay so until all of it went. When it fails,
+ * what the server had said before can still be read; stream_pending tells. */
 gboolean stream_try_write(Stream *stream, const void *data, gsize size, gsize *taken_out,
                           GError **error);
 
