@@ -65,14 +65,14 @@ static char *flag_list(guint flags, const char *const *keywords, GError **error)
   return g_string_free(g_steal_pointer(&list), FALSE);
 }
 
-/* "\"17-Jul-1996 09:44:25 +0000\""; NULL when the year has no four digits. */
+/* "\"17-Jul-1996 09:44:25 +0000\""; NULL for the server's now. Cyrus and Courier take no date before
+ * 1970. */
 static char *date_text(gint64 seconds) {
   static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  time_t when = (time_t) seconds;
+  time_t when = (time_t) MAX(seconds, 0);
   struct tm tm;
-  if (seconds == IMAP_NO_DATE || !gmtime_r(&when, &tm) || tm.tm_year < 1 - 1900 ||
-      tm.tm_year > 9999 - 1900)
+  if (seconds == IMAP_NO_DATE || !gmtime_r(&when, &tm) || tm.tm_year > 9999 - 1900)
     return NULL;
   return g_strdup_printf("\"%02d-%s-%04d %02d:%02d:%02d +0000\"", tm.tm_mday, months[tm.tm_mon],
                          tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
@@ -269,6 +269,21 @@ gboolean imap_expunge(ImapSession *session, const char *set, GError **error) {
   return session_run(session, command, error);
 }
 
+/* session_run for a change of mailboxes. A refusal without a code is NOT_FOUND when @from, if not
+ * NULL, is not there, and EXISTS when @to, if not NULL, is. */
+static gboolean run_explained(ImapSession *session, Command *command, const char *from,
+                              const char *to, GError **error) {
+  g_autoptr(GError) refused = NULL;
+  if (session_run(session, command, &refused))
+    return TRUE;
+  if (from)
+    session_explain(session, from, EML_ERROR_REFUSED, EML_ERROR_NOT_FOUND, &refused);
+  if (to)
+    session_explain(session, to, EML_ERROR_EXISTS, EML_ERROR_REFUSED, &refused);
+  g_propagate_error(error, g_steal_pointer(&refused));
+  return FALSE;
+}
+
 gboolean imap_create(ImapSession *session, const char *mailbox, guint use, GError **error) {
   static const struct {
     guint use;
@@ -285,31 +300,46 @@ gboolean imap_create(ImapSession *session, const char *mailbox, guint use, GErro
     for (gsize i = 0; i < G_N_ELEMENTS(uses); i++)
       if (use == uses[i].use)
         command_raw(command, uses[i].text);
-  return session_run(session, command, error);
+  return run_explained(session, command, NULL, mailbox, error);
 }
 
-/* @verb @mailbox. */
-static gboolean run_on(ImapSession *session, const char *verb, const char *mailbox,
-                       GError **error) {
-  Command *command = session_command(session, verb);
-  command_string(command, mailbox);
-  return session_run(session, command, error);
+/* Servers take it badly when the selected mailbox goes away under them: it is left before. */
+static gboolean leave(ImapSession *session, const char *mailbox, GError **error) {
+  gsize length = strlen(mailbox);
+  if (!session->selected || !(session->caps & IMAP_CAP_UNSELECT) ||
+      strncmp(session->selected, mailbox, length) != 0 ||
+      (session->selected[length] != '\0' && session->selected[length] != session->delimiter))
+    return TRUE;
+  g_clear_pointer(&session->selected, g_free);
+  return session_run(session, session_command(session, "UNSELECT"), error);
 }
 
 gboolean imap_delete(ImapSession *session, const char *mailbox, GError **error) {
-  return run_on(session, "DELETE", mailbox, error);
+  Command *command = session_command(session, "DELETE");
+  command_string(command, mailbox);
+  if (!leave(session, mailbox, error)) {
+    command_free(command);
+    return FALSE;
+  }
+  return run_explained(session, command, mailbox, NULL, error);
 }
 
 gboolean imap_rename(ImapSession *session, const char *mailbox, const char *to, GError **error) {
   Command *command = session_command(session, "RENAME");
   command_string(command, mailbox);
   command_string(command, to);
-  return session_run(session, command, error);
+  if (!leave(session, mailbox, error)) {
+    command_free(command);
+    return FALSE;
+  }
+  return run_explained(session, command, mailbox, to, error);
 }
 
 gboolean imap_subscribe(ImapSession *session, const char *mailbox, gboolean subscribed,
                         GError **error) {
-  return run_on(session, subscribed ? "SUBSCRIBE" : "UNSUBSCRIBE", mailbox, error);
+  Command *command = session_command(session, subscribed ? "SUBSCRIBE" : "UNSUBSCRIBE");
+  command_string(command, mailbox);
+  return run_explained(session, command, mailbox, NULL, error);
 }
 
 gboolean imap_search_message_id(ImapSession *session, const char *message_id, GArray *uids_out,
@@ -336,7 +366,9 @@ gboolean imap_my_rights(ImapSession *session, const char *mailbox, char **rights
     return session_check(session, error); /* nothing to tell is no failure */
   g_autoptr(GString) rights = g_string_new(NULL);
   facts->rights = rights;
-  gboolean ok = run_on(session, "MYRIGHTS", mailbox, error);
+  Command *command = session_command(session, "MYRIGHTS");
+  command_string(command, mailbox);
+  gboolean ok = session_run(session, command, error);
   facts->rights = NULL;
   if (ok && rights->len > 0)
     *rights_out = g_strdup(rights->str);

@@ -18,7 +18,8 @@
 typedef struct {
   guint flags;                 /* MsgFlag bits; RECENT is the server's and is left out */
   const char *const *keywords; /* NULL-ended, or NULL */
-  gint64 internal_date;        /* seconds since the epoch; IMAP_NO_DATE: the server's now */
+  gint64 internal_date;        /* seconds since the epoch, which is the first that servers take;
+                                  IMAP_NO_DATE: the server's now */
   int fd;                      /* read by pread, not closed */
   guint64 offset, size;        /* these octets, sent as they are: the caller has seen to CRLF */
 } ImapMessage;
@@ -88,6 +89,10 @@ gboolean imap_move(ImapSession *session, const char *set, const char *mailbox,
  * IMAP_CAP_UIDPLUS is not offered: then nothing can remove only these. Waits. */
 gboolean imap_expunge(ImapSession *session, const char *set, GError **error);
 
+/* Of mailboxes: what a server refuses without a code is NOT_FOUND or EXISTS when LIST says so. A
+ * mailbox that is selected, or one above it, is left before it is deleted or renamed, where UNSELECT
+ * is offered; elsewhere the server may refuse. */
+
 /* CREATE. @use: 0 or an ImapMailboxAttribute from ALL on, given where CREATE-SPECIAL-USE is offered
  * (RFC 6154), else left out. EXISTS, INVALID, REFUSED ([NOPERM], [USEATTR] and others). Waits. */
 gboolean imap_create(ImapSession *session, const char *mailbox, guint use, GError **error);
@@ -96,7 +101,7 @@ gboolean imap_create(ImapSession *session, const char *mailbox, guint use, GErro
 gboolean imap_delete(ImapSession *session, const char *mailbox, GError **error);
 /* RENAME, inferiors with it. NOT_FOUND, EXISTS, INVALID. Waits. */
 gboolean imap_rename(ImapSession *session, const char *mailbox, const char *to, GError **error);
-/* SUBSCRIBE or UNSUBSCRIBE. Waits. */
+/* SUBSCRIBE or UNSUBSCRIBE. NOT_FOUND. Waits. */
 gboolean imap_subscribe(ImapSession *session, const char *mailbox, gboolean subscribed,
                         GError **error);
 

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/err.h"
 #include "imap/command.h"
 #include "imap/response.h"
 #include "imap/session.h"
@@ -79,6 +80,10 @@ gboolean session_step(ImapSession *session, Response *response_out, GError **err
  * NULL without an answer. Only the arguments of codes that change.c asks for are kept, else "". */
 gboolean session_wait(ImapSession *session, ImapTag tag, char **code_out, char **arguments_out,
                       GError **error);
+/* Not every server says [NONEXISTENT] or [ALREADYEXISTS] when it refuses something: whether @mailbox
+ * is there tells LIST. Turns the REFUSED of @error into @there or @absent. */
+void session_explain(ImapSession *session, const char *mailbox, EmlError there, EmlError absent,
+                     GError **error);
 /* Runs @command, a SEARCH (taken over), with at most @max results, and appends them to @uids_out,
  * ascending, each once. */
 gboolean session_search(ImapSession *session, Command *command, gsize max, GArray *uids_out,

