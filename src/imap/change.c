@@ -368,7 +368,7 @@ gboolean imap_my_rights(ImapSession *session, const char *mailbox, char **rights
   facts->rights = rights;
   Command *command = session_command(session, "MYRIGHTS");
   command_string(command, mailbox);
-  gboolean ok = session_run(session, command, error);
+  gboolean ok = run_explained(session, command, mailbox, NULL, error);
   facts->rights = NULL;
   if (ok && rights->len > 0)
     *rights_out = g_strdup(rights->str);

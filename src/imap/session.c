@@ -322,6 +322,7 @@ static const struct {
   EmlError error;
 } refusal_texts[] = {
     {"Over quota", EML_ERROR_NO_SPACE},
+    {"You exceeded your mail quota", EML_ERROR_NO_SPACE},
     {"Invalid mailbox name", EML_ERROR_INVALID},
 };
 

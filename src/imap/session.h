@@ -183,7 +183,7 @@ typedef guint32 ImapTag;
  * returns at once. REFUSED carries the server's text; [NONEXISTENT] and [TRYCREATE] are
  * NOT_FOUND; [OVERQUOTA] NO_SPACE; [INUSE] and [UNAVAILABLE] BUSY; [ALREADYEXISTS] and
  * [HASCHILDREN] EXISTS; [CANNOT] INVALID; [TOOBIG] and [LIMIT] TOO_BIG; [EXPUNGEISSUED] with OK is
- * success. */
+ * success. Some texts without a code count as well. */
 gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error);
 
 /* Commands sent and not yet done. */
