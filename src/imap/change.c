@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Results come in response codes, some in the tagged response, some in an untagged OK before it
- * (MOVE, REPLACE: RFC 6851 4.3, RFC 8508 3.4). Those that merely save a look (APPENDUID, COPYUID) are
- * believed when they are whole and fit what was asked, else dropped: the change is done, and the
+ * (MOVE, REPLACE: RFC 6851 4.3, RFC 8508 3.4). Those that merely save a look (APPENDUID, COPYUID)
+ * are believed when they are whole and fit what was asked, else dropped: the change is done, and the
  * caller finds the new UIDs as with a server that tells none. MODIFIED says what was not done;
  * one that cannot be read is PROTOCOL.
  */

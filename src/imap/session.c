@@ -330,7 +330,8 @@ static EmlError refusal_of(const Outcome *outcome) {
   for (gsize i = 0; i < G_N_ELEMENTS(refusals); i++)
     if (g_str_equal(outcome->code, refusals[i].code))
       return refusals[i].error;
-  for (gsize i = 0; i < G_N_ELEMENTS(refusal_texts) && !*outcome->code; i++)
+  gboolean uncoded = !*outcome->code || g_str_equal(outcome->code, "ALERT");
+  for (gsize i = 0; i < G_N_ELEMENTS(refusal_texts) && uncoded; i++)
     if (g_ascii_strncasecmp(outcome->text, refusal_texts[i].text,
                             strlen(refusal_texts[i].text)) == 0)
       return refusal_texts[i].error;

@@ -297,7 +297,7 @@ static const struct {
     {"BAD x", EML_ERROR_REFUSED},                  {"NO [ALREADYEXISTS x", EML_ERROR_EXISTS},
     {"NO Over quota", EML_ERROR_NO_SPACE},         {"NO Invalid mailbox name.", EML_ERROR_INVALID},
     {"NO [NOPERM] Over quota", EML_ERROR_REFUSED},
-    {"NO You exceeded your mail quota.", EML_ERROR_NO_SPACE},
+    {"NO [ALERT] You exceeded your mail quota.", EML_ERROR_NO_SPACE},
 };
 
 static void refusing(Peer *peer) {
