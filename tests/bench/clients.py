@@ -100,6 +100,8 @@ class Emlfs(Mount):
         return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
 
     def wire(self):
+        """Bytes so far; they are counted when a connection has finished what it was at."""
+        machine.until(lambda: self.status()["connections"].endswith(" 0 at work"), "an idle emlfs", 10, 0.05)
         return int(self.status()["transferred"].split()[0])
 
     def cost(self, seconds, wire=None):
