@@ -83,7 +83,7 @@ class Report:
                 "ratio: emlfs / peer.%s\n" % (today, self.machine, self.runs, notes))
 
     def table(self):
-        return markdown(("work", "emlfs", "peer", "ratio", "target", ""), self.lines)
+        return markdown(("work", "emlfs", "peer", "ratio", "target", "result"), self.lines)
 
     def whole(self):
         text = "# Benchmark\n\n%s\n%s" % (self.head(), self.table())

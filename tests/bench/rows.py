@@ -159,7 +159,7 @@ def read_against(bench, kind, milliseconds, mbsync_target, drain_target=None):
     work = "cold, all of %s messages read (`tar`)%s" % (thousands(getattr(bench.sizes, kind)), at(milliseconds))
     times = [[cost.seconds for cost in costs] for costs in (ours, drained, pulled)]
     bench.report.ratio(work, times[0], "one raw TLS connection", times[1], drain_target)
-    bench.report.ratio(work, times[0], "mbsync, first pull", times[2], mbsync_target)
+    bench.report.ratio(work, times[0], "mbsync without fsync, first pull", times[2], mbsync_target)
     bench.report.costs(work, "emlfs", ours)
     bench.report.costs(work, "mbsync", pulled)
 
