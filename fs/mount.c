@@ -2,7 +2,7 @@
  *
  * In this order, and undone in the reverse one:
  *   read the configuration · fork to the background · guard · signals · engine: open, log in ·
- *   kernel mount · notify thread · engine: start · tell the parent · serve.
+ *   kernel mount · notify and replay threads · engine: start · tell the parent · serve.
  * Nothing is mounted before the login worked, and nobody waits for a server with a mount that
  * nobody serves.
  */
@@ -28,6 +28,7 @@
 #include "fs/init-reply.h"
 #include "fs/notify.h"
 #include "fs/park.h"
+#include "fs/replay.h"
 #include "fs/stopper.h"
 #include "fs/virtual.h"
 
@@ -230,7 +231,8 @@ static gboolean start(Running *run, GError **error) {
   widen_read_ahead(mount->minor);
   run->fs.virtual = virtual_new(run->fs.engine);
   run->fs.files = open_files_new(&run->fs);
-  run->fs.notify = notify_new(run->session, run->fs.engine);
+  run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
+  run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
   if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
     return FALSE;
   stopper_mounted(run->stopper, &run->fs, run->session, run->path, mount->minor);
@@ -255,6 +257,8 @@ static void finish(Running *run) {
   stopper_free(&run->stopper);
   if (run->fs.notify && !notify_stop(run->fs.notify, STOP_MS))
     _exit(CLI_FAILED);
+  if (run->fs.replay && !replay_stop(run->fs.replay, STOP_MS))
+    _exit(CLI_FAILED);
   /* No body is closed under a read; all were cancelled, so this is short. */
   if (run->fs.parks && !parks_wait_empty(run->fs.parks, STOP_MS))
     log_warning("%u requests were not answered", parks_count(run->fs.parks));
@@ -263,6 +267,7 @@ static void finish(Running *run) {
   if (run->fs.engine)
     engine_close(&run->fs.engine);
   notify_free(&run->fs.notify);
+  replay_free(&run->fs.replay);
   if (run->mounted)
     fuse_session_unmount(run->session);
   if (run->session)

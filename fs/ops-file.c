@@ -233,7 +233,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-  release_file(fuse_req_userdata(req), file_of(fi));
+  if (fi->fh) /* what replay.c created has none */
+    release_file(fuse_req_userdata(req), file_of(fi));
   fuse_reply_err(req, 0);
 }
 
