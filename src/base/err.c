@@ -3,7 +3,9 @@
 
 #include <errno.h>
 
-G_DEFINE_QUARK(eml-error-quark, eml_error)
+GQuark eml_error_quark(void) {
+  return g_quark_from_static_string("eml-error-quark");
+}
 
 gboolean eml_error_set_errno(GError **error, EmlError code, int saved_errno, const char *format, ...) {
   va_list args;

@@ -24,6 +24,9 @@ typedef enum {
   EML_ERROR_CORRUPT,   /* local data is damaged: EIO, heals itself by fetching again */
   EML_ERROR_BUSY,      /* somebody else holds the account: EBUSY */
   EML_ERROR_CONFIG,    /* the configuration must be mended: EINVAL */
+  EML_ERROR_EXISTS,    /* there is one already, or something inside: EEXIST */
+  EML_ERROR_TOO_BIG,   /* over a limit of the server: EFBIG */
+  EML_ERROR_INVALID,   /* the server says that it can never be done: EINVAL */
 } EmlError;
 
 /* The quark of EML_ERROR. Any thread. */

@@ -35,6 +35,7 @@ typedef struct {
   guint64 size;
   WantState state;
   gboolean refused; /* as one of several: it is fetched by itself now */
+  gboolean missed;  /* the server did not know it, perhaps not yet */
   GList link;    /* in the space's queue, unless in flight */
   GArray *waits; /* of EngineWait; empty for prefetch */
 } Want;
@@ -233,9 +234,8 @@ static GArray *take_batch(const Serve *serve, gboolean last_chance) {
 
 /* ---- completion ---- */
 
-/* Ends @msg's want: everybody who waits gets @whole (a reference each) or @error. FALSE: it had been
- * ended before. */
-static gboolean finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
+/* Ends @msg's want, if there is one: everybody who waits gets @whole (a reference each) or @error. */
+static void finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
   g_autoptr(GArray) waits = NULL;
   g_mutex_lock(&bodies->lock);
   Want *want = g_hash_table_lookup(bodies->wants, &msg);
@@ -251,7 +251,6 @@ static gboolean finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GE
     EngineBody *body = whole ? engine_body_whole(bodies->engine, store_body_ref(whole)) : NULL;
     call.done.body(body, call.data, error);
   }
-  return waits != NULL;
 }
 
 /* ---- the job ---- */
@@ -346,27 +345,31 @@ static gboolean send_batch(ImapSession *session, GArray *msgs, GArray *in_flight
   return batch.tag != 0;
 }
 
-/* Ends the wants of a batch that were not answered, and tells whether there were any. */
-static gboolean fail_rest(Bodies *bodies, const Batch *batch, const GError *error) {
-  gboolean any = FALSE;
-  for (guint i = 0; i < batch->msgs->len; i++)
-    any |= finish(bodies, g_array_index(batch->msgs, EngineMsg, i), NULL, error);
-  return any;
-}
+/* Why what was not answered is tried again. */
+typedef enum {
+  AGAIN_BROKEN,  /* the connection broke: the pool counts how often */
+  AGAIN_REFUSED, /* NO: once, by itself */
+  AGAIN_MISSED,  /* OK, but not a word of it: once */
+} Again;
 
-/* Puts the messages of a batch that were not answered back into the queue; @refused: those that were
- * not refused before, each to be fetched by itself. Tells whether there were any. */
-static gboolean put_back(Bodies *bodies, const Batch *batch, gboolean refused) {
+/* Puts the messages of a batch that were not answered back into the queue, if they may be tried
+ * again; *@lost_out gets the others. Tells whether any were put back. */
+static gboolean put_back(Bodies *bodies, const Batch *batch, Again why, GArray *lost_out) {
   gboolean any = FALSE;
   g_mutex_lock(&bodies->lock);
   for (guint i = 0; i < batch->msgs->len; i++) {
     Want *want = g_hash_table_lookup(bodies->wants, &g_array_index(batch->msgs, EngineMsg, i));
-    if (!want || want->state != WANT_IN_FLIGHT || (refused && want->refused))
+    if (!want || want->state != WANT_IN_FLIGHT)
       continue;
+    if ((why == AGAIN_REFUSED && want->refused) || (why == AGAIN_MISSED && want->missed)) {
+      g_array_append_val(lost_out, want->msg);
+      continue;
+    }
     Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(want->msg.space));
     gboolean waited = want->waits->len > 0;
     want->state = waited ? WANT_WAITED : WANT_AHEAD;
-    want->refused |= refused;
+    want->refused |= why == AGAIN_REFUSED;
+    want->missed |= why == AGAIN_MISSED;
     g_queue_push_tail_link(waited ? &space->waited : &space->ahead, &want->link);
     any = TRUE;
   }
@@ -375,32 +378,33 @@ static gboolean put_back(Bodies *bodies, const Batch *batch, gboolean refused) {
 }
 
 /* Waits for the oldest batch. A NO may be about one message of many, or about the session: what was
- * not answered is tried once more by itself, and on another connection when it is the first NO. */
+ * not answered is tried once more by itself, and on another connection when it is the first NO. An
+ * OK without a message may come from a session that has not seen it yet (RFC 9051 5.2). */
 static gboolean receive(Serve *serve, ImapSession *session, GArray *in_flight, GError **error) {
   g_autoptr(GError) refusal = NULL;
-  Batch *batch = &g_array_index(in_flight, Batch, 0);
-  gboolean ok = imap_wait(session, batch->tag, &refusal);
+  gboolean ok = imap_wait(session, g_array_index(in_flight, Batch, 0).tag, &refusal);
   if (!ok && !imap_session_alive(session)) {
     g_propagate_error(error, g_steal_pointer(&refusal));
     return FALSE;
   }
-  gboolean again = !ok && put_back(serve->bodies, batch, TRUE);
-  if (again && !serve->refused) {
-    serve->refused = TRUE;
-    g_array_remove_index(in_flight, 0);
-    g_set_error_literal(error, EML_ERROR, EML_ERROR_REFUSED, refusal->message);
-    return FALSE;
-  }
-  if (!again) {
-    if (ok)
-      refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
-                                    "the message is no longer on the server");
-    /* What the index has and the server has not: the index is behind. */
-    if (fail_rest(serve->bodies, batch, refusal) && ok)
-      syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
-  }
+  g_autoptr(GArray) lost = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
+  gboolean again = put_back(serve->bodies, &g_array_index(in_flight, Batch, 0),
+                            ok ? AGAIN_MISSED : AGAIN_REFUSED, lost);
   g_array_remove_index(in_flight, 0);
-  return TRUE;
+  if (ok)
+    refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
+                                  "the message is no longer on the server");
+  for (guint i = 0; i < lost->len; i++)
+    finish(serve->bodies, g_array_index(lost, EngineMsg, i), NULL, refusal);
+  if (ok && lost->len) /* what the index has and the server has not: the index is behind */
+    syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
+  if (ok)
+    return !again || imap_noop(session, error);
+  if (!again || serve->refused)
+    return TRUE;
+  serve->refused = TRUE;
+  g_propagate_error(error, g_steal_pointer(&refusal));
+  return FALSE;
 }
 
 static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
@@ -435,8 +439,9 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
   imap_session_set_handler(session, NULL, NULL);
   store_writer_abort(&receiving.writer);
   g_clear_error(&receiving.failure);
+  g_autoptr(GArray) lost = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
   for (guint i = 0; i < in_flight->len; i++)
-    put_back(bodies, &g_array_index(in_flight, Batch, i), FALSE);
+    put_back(bodies, &g_array_index(in_flight, Batch, i), AGAIN_BROKEN, lost);
   return ok;
 }
 

@@ -26,6 +26,7 @@
 #define IN_ORDER_FROM (4 * BLOCK) /* so much read in order makes a sequential reader */
 #define OUT_OF_ORDER (16 * BLOCK) /* read-ahead of the kernel may overtake itself by so much */
 #define IN_FLIGHT 2
+#define END_TOLD_US (50 * 1000)
 #define GUESS (4 * 1024 * 1024) /* how much longer a body is taken to be that is longer than told */
 
 typedef struct {
@@ -45,6 +46,9 @@ struct Download {
   guint64 size;
   StorePartial *partial; /* until it is whole */
   int fd;                /* never changes */
+  gboolean missed;  /* the server did not know the message, perhaps not yet */
+  gboolean end_told; /* a read was answered that ends at the end, since the body shrank */
+  GCond told;
   gboolean shrunk;  /* the size was too large, and the kernel is to be told at the end */
   GByteArray *have; /* a byte a block: 1 when it is here */
   guint missing;    /* blocks not here */
@@ -76,6 +80,7 @@ Download *download_new(Engine *engine, EngineMsg msg, guint32 folder, guint64 si
   download->msg = msg;
   download->folder = folder;
   g_mutex_init(&download->lock);
+  g_cond_init(&download->told);
   download->size = size;
   download->partial = partial;
   download->fd = fd;
@@ -116,6 +121,7 @@ void download_unref(Download *download) {
   g_byte_array_unref(download->have);
   g_array_unref(download->reads);
   g_array_unref(download->pieces);
+  g_cond_clear(&download->told);
   g_mutex_clear(&download->lock);
   g_free(download);
 }
@@ -133,13 +139,17 @@ guint64 download_size(Download *download) {
 
 /* ---- what is here, and what is to come ---- */
 
-/* The first block of [offset, offset + size) that is not here, or G_MAXUINT. */
+/* The first block that a read of [offset, offset + size) waits for, or G_MAXUINT. One that reaches
+ * beyond the end waits for the last block too: only then is it sure to be the end, and the kernel
+ * believes the first short answer it gets. */
 static guint first_missing_locked(const Download *download, guint64 offset, guint64 size) {
   guint64 end = MIN(offset + size, download->size);
   for (guint block = (guint) (offset / BLOCK); (guint64) block * BLOCK < end; block++)
     if (!download->have->data[block])
       return block;
-  return G_MAXUINT;
+  guint blocks = download->have->len;
+  return offset + size > download->size && blocks && !download->have->data[blocks - 1] ? blocks - 1
+                                                                                       : G_MAXUINT;
 }
 
 static gboolean is_coming_locked(const Download *download, guint block) {
@@ -180,6 +190,11 @@ static gboolean next_piece_locked(Download *download, Piece *piece_out) {
         *piece_out = piece_at_locked(download, block);
         return TRUE;
       }
+    guint block = first_missing_locked(download, call.offset, call.size);
+    if (block != G_MAXUINT && !is_coming_locked(download, block)) {
+      *piece_out = piece_at_locked(download, block);
+      return TRUE;
+    }
     i++;
   }
   if (download->in_order < IN_ORDER_FROM)
@@ -193,13 +208,35 @@ static gboolean next_piece_locked(Download *download, Piece *piece_out) {
   return FALSE;
 }
 
+/* Answers a read whose octets are here. When the size was told too large, the kernel takes the first
+ * short answer that it gets for the end: one from beyond the end must not overtake the one that ends
+ * there, if there is one on its way. */
+static void answer(Download *download, guint64 offset, gsize asked, EngineReadDone done,
+                   gpointer data) {
+  g_mutex_lock(&download->lock);
+  guint64 size = download->size;
+  gint64 until = g_get_monotonic_time() + END_TOLD_US;
+  while (download->shrunk && offset >= size && !download->end_told &&
+         g_cond_wait_until(&download->told, &download->lock, until))
+    ;
+  g_mutex_unlock(&download->lock);
+  guint64 left = offset < size ? size - offset : 0;
+  done(download->fd, (gint64) offset, (gsize) MIN(asked, left), data, NULL);
+  if (left && left < asked) {
+    g_mutex_lock(&download->lock);
+    download->end_told = download->shrunk;
+    g_cond_broadcast(&download->told);
+    g_mutex_unlock(&download->lock);
+  }
+}
+
 static int compare_offset(gconstpointer a, gconstpointer b) {
   guint64 x = ((const WaitCall *) a)->offset, y = ((const WaitCall *) b)->offset;
   return (x > y) - (x < y);
 }
 
-/* Completes the reads whose octets are here, in the order of their offsets (of several that reach
- * beyond the end the kernel believes the first); the others see that there is progress. */
+/* Completes the reads whose octets are here, in the order of their offsets; the others see that there
+ * is progress. */
 static void serve(Download *download) {
   g_autoptr(GArray) ready = g_array_new(FALSE, FALSE, sizeof(WaitCall));
   g_mutex_lock(&download->lock);
@@ -217,13 +254,11 @@ static void serve(Download *download) {
     }
     g_array_remove_index(download->reads, i);
   }
-  guint64 size = download->size;
   g_mutex_unlock(&download->lock);
   g_array_sort(ready, compare_offset);
   for (guint i = 0; i < ready->len; i++) {
     const WaitCall *call = &g_array_index(ready, WaitCall, i);
-    guint64 left = call->offset < size ? size - call->offset : 0;
-    call->done.read(download->fd, (gint64) call->offset, MIN(call->size, left), call->data, NULL);
+    answer(download, call->offset, call->size, call->done.read, call->data);
   }
 }
 
@@ -400,6 +435,11 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
   g_array_remove_index(download->pieces, 0);
   guint64 size = download->size;
   g_mutex_unlock(&download->lock);
+  if (!receiving->gone && !piece.answered && !download->missed) {
+    /* A session learns of new messages only now and then (RFC 9051 5.2); this makes it look. */
+    download->missed = TRUE;
+    return imap_noop(session, error);
+  }
   if (receiving->gone || !piece.answered) {
     g_set_error(error, EML_ERROR, EML_ERROR_NOT_FOUND, "the message is no longer on the server");
     return FALSE;
@@ -502,7 +542,7 @@ EngineWait download_read(Download *reading, guint64 offset, gsize size, EngineRe
   g_autoptr(GError) error = NULL;
   EngineWait wait = 0;
   if (here) {
-    done(download->fd, (gint64) offset, (gsize) MIN(size, left), data, NULL);
+    answer(download, offset, size, done, data);
   } else if (!link_usable(engine->link, &error)) {
     done(-1, 0, 0, data, error);
     return 0;

@@ -38,6 +38,7 @@ struct Watch {
   Listener main, folder;
   GMutex lock; /* guards what follows; a leaf */
   gboolean stopping;
+  gboolean second;   /* the second listener was begun */
   gboolean spared;   /* no second listener: the server allows too few connections */
   gboolean refresh;  /* the list of folders is to be read again */
   gboolean lost;     /* somebody found the server gone: look at once */
@@ -220,7 +221,7 @@ static void set_mode(Watch *watch, const char *mode) {
 
 static void ring(Listener *listener) {
   guint64 one = 1;
-  if (listener->wake >= 0 && write(listener->wake, &one, sizeof one) < 0)
+  if (write(listener->wake, &one, sizeof one) < 0)
     return; /* full: it is ringing already */
 }
 
@@ -362,7 +363,7 @@ static void start_second(Watch *watch) {
   if (watch->folder.thread)
     return;
   g_mutex_lock(&watch->lock);
-  watch->folder.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  watch->second = TRUE;
   g_mutex_unlock(&watch->lock);
   watch->folder.thread = g_thread_new("watch folder", listener_main, &watch->folder);
 }
@@ -432,7 +433,7 @@ Watch *watch_new(Engine *engine) {
   watch->engine = engine;
   g_mutex_init(&watch->lock);
   watch->main = (Listener){.watch = watch, .main = TRUE, .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  watch->folder = (Listener){.watch = watch, .wake = -1};
+  watch->folder = (Listener){.watch = watch, .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   watch->mode = "not yet";
   return watch;
 }
@@ -487,10 +488,9 @@ void watch_wake(Watch *watch) {
 gboolean watch_spare(Watch *watch) {
   g_mutex_lock(&watch->lock);
   watch->spared = TRUE;
-  gboolean had = watch->folder.wake >= 0;
+  gboolean had = watch->second;
   g_mutex_unlock(&watch->lock);
-  if (had)
-    ring(&watch->folder);
+  ring(&watch->folder);
   return had;
 }
 

@@ -105,6 +105,16 @@ void command_string(Command *command, const char *text) {
   }
 }
 
+void command_file(Command *command, guint64 size, gboolean ask) {
+  gboolean wait = ask || command->literals == COMMAND_LITERAL_SYNC ||
+                  (command->literals == COMMAND_LITERAL_MINUS && size > LITERAL_MINUS_MAX);
+  g_string_append_printf(open_part(command, 40), " {%" G_GUINT64_FORMAT "%s}\r\n", size,
+                         wait ? "" : "+");
+  if (wait)
+    g_ptr_array_add(command->parts, g_string_new(NULL));
+  command->ended = TRUE;
+}
+
 const char *command_verb(const Command *command) {
   return command->verb;
 }

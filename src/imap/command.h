@@ -27,6 +27,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Command, command_free)
 void command_raw(Command *command, const char *text);
 /* Appends a space and @text as atom, quoted string or literal, whichever is needed. */
 void command_string(Command *command, const char *text);
+/* Appends the announcement of a literal of @size octets, which the caller sends after the last part,
+ * and then a line end. Nothing may follow. @ask: wait for "+" in any case. */
+void command_file(Command *command, guint64 size, gboolean ask);
 /* Appends @text directly after what is there, as command_raw checks it. */
 void command_glue(Command *command, const char *text);
 

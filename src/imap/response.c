@@ -39,6 +39,9 @@ static const struct {
     {"SASL-IR", IMAP_CAP_SASL_IR},
     {"UNSELECT", IMAP_CAP_UNSELECT},
     {"METADATA", IMAP_CAP_METADATA},
+    {"CREATE-SPECIAL-USE", IMAP_CAP_CREATE_SPECIAL_USE},
+    {"ACL", IMAP_CAP_ACL},
+    {"REPLACE", IMAP_CAP_REPLACE},
 };
 
 /* What RFC 9051 makes part of the base protocol. */
@@ -166,8 +169,10 @@ static void learn_caps(ResponseReader *reader, const char *list) {
     else if (g_ascii_strncasecmp(*word, "APPENDLIMIT=", 12) == 0)
       g_ascii_string_to_unsigned(*word + 12, 10, 0, G_MAXINT64, &facts->append_limit, NULL);
   }
-  if (!facts->rev1 && facts->caps & IMAP_CAP_IMAP4REV2)
+  if (!facts->rev1 && facts->caps & IMAP_CAP_IMAP4REV2) {
     facts->caps |= REV2_CAPS;
+    facts->literal_minus = TRUE;
+  }
   g_ptr_array_add(facts->mechanisms, NULL);
 }
 
@@ -207,7 +212,7 @@ static void learn_code(ResponseReader *reader, const Response *response) {
 /* Reads the text of a status response. The whole line is taken first, because what is inside
  * brackets has no shape to rely on. */
 static gboolean read_status(ResponseReader *reader, Response *response) {
-  if (!token_line(reader->token, reader->line, RESPONSE_STRING_MAX))
+  if (!token_line(reader->token, reader->line, RESPONSE_STATUS_MAX))
     return FALSE;
   char *text = reader->line->str;
   response->code = response->arguments = "";
@@ -222,7 +227,8 @@ static gboolean read_status(ResponseReader *reader, Response *response) {
       char *bracket = strchr(code, ']');
       end = bracket ? bracket : end;
     }
-    text = *end ? end + 1 : end;
+    gboolean closed = *end != '\0';
+    text = closed ? end + 1 : end;
     *end = '\0';
     char *space = strchr(code, ' ');
     if (space)
@@ -230,7 +236,7 @@ static gboolean read_status(ResponseReader *reader, Response *response) {
     for (char *p = code; *p; p++)
       *p = g_ascii_toupper(*p);
     response->code = code;
-    response->arguments = space ? space + 1 : "";
+    response->arguments = space && closed ? space + 1 : "";
     if (response->condition == CONDITION_OK || response->condition == CONDITION_PREAUTH)
       learn_code(reader, response);
   }
@@ -558,6 +564,17 @@ static gboolean read_quota(ResponseReader *reader) {
   return token_skip_line(token);
 }
 
+static gboolean read_rights(ResponseReader *reader) {
+  Token *token = reader->token;
+  if (!reader->facts.rights)
+    return token_skip_line(token);
+  response_spaces(reader);
+  if (!token_astring(token, reader->scratch, RESPONSE_STRING_MAX))
+    return FALSE;
+  response_spaces(reader);
+  return token_astring(token, reader->facts.rights, RESPONSE_RIGHTS_MAX) && token_skip_line(token);
+}
+
 static gboolean read_capability(ResponseReader *reader) {
   if (!token_line(reader->token, reader->line, RESPONSE_STRING_MAX))
     return FALSE;
@@ -579,7 +596,7 @@ static const struct {
     {"LIST", read_list},         {"STATUS", read_status_data},    {"VANISHED", read_vanished},
     {"SEARCH", read_search},     {"ESEARCH", read_esearch},       {"CAPABILITY", read_capability},
     {"ENABLED", read_enabled},   {"NAMESPACE", read_namespace},   {"QUOTA", read_quota},
-    {"ID", read_id},
+    {"ID", read_id},             {"MYRIGHTS", read_rights},
 };
 
 static const char *const conditions[] = {"OK", "NO", "BAD", "PREAUTH", "BYE"};

@@ -15,6 +15,8 @@
 
 #define RESPONSE_HEADER_MAX (64 * 1024)
 #define RESPONSE_STRING_MAX (64 * 1024)
+#define RESPONSE_STATUS_MAX (256 * 1024) /* a COPYUID is long */
+#define RESPONSE_RIGHTS_MAX 256
 
 typedef enum {
   RESPONSE_DATA,     /* untagged, handled */
@@ -36,7 +38,8 @@ typedef struct {
   guint32 tag; /* of RESPONSE_TAGGED */
   Condition condition;
   const char *code;      /* "NONEXISTENT" in upper case; "" without one */
-  const char *arguments; /* what follows it inside the brackets; "" without any */
+  const char *arguments; /* what follows it inside the brackets; "" without any, or when the line
+                            was too long to keep the closing one */
   const char *text;      /* for people: one printable line; the raw text of a continuation */
 } Response;
 
@@ -57,6 +60,7 @@ typedef struct {
   ImapSelected selected; /* since response_forget_selected; exists is kept up to date */
   GArray *found;         /* guint32: where SEARCH and ESEARCH go; NULL: nowhere. Not owned */
   gsize found_max;       /* more is PROTOCOL */
+  GString *rights;       /* what MYRIGHTS told; NULL: nobody asks. Not owned */
 } ResponseFacts;
 
 typedef struct ResponseReader ResponseReader;

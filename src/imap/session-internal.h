@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What session.c (the engine: sending, reading, results), login.c (from connect to ready) and
- * watch.c (IDLE, NOTIFY) share. One thread each session, so there are no locks.
+ * What session.c (the engine: sending, reading, results), upload.c (sending files), login.c (from
+ * connect to ready), change.c (verbs that change something) and watch.c (IDLE, NOTIFY) share. One
+ * thread each session, so there are no locks.
  */
 #pragma once
 
+#include "base/err.h"
 #include "imap/command.h"
 #include "imap/response.h"
 #include "imap/session.h"
+
+/* A file that is being sent, see upload.c. */
+typedef struct Upload Upload;
 
 struct ImapSession {
   /* Configuration, copied. */
@@ -32,6 +37,11 @@ struct ImapSession {
   GArray *in_flight; /* Flight, in the order they were sent */
   GHashTable *done;  /* tag → Outcome */
   guint64 said;      /* untagged data so far */
+  guint64 progress;  /* stream_progress when the deadline was set */
+  Upload *upload;    /* reading goes on sending it; NULL: none */
+  /* Sees untagged status responses while a command is under way whose results come in them. */
+  void (*listener)(const Response *response, gpointer data);
+  gpointer listener_data;
 
   guint caps; /* as the owner may rely on them */
   char *server, *prefix;
@@ -50,6 +60,15 @@ Command *session_command(const ImapSession *session, const char *verb);
  * with the next one that does. When the server refuses a literal, the outcome is there for
  * imap_wait. */
 ImapTag session_send(ImapSession *session, Command *command, gboolean flush, GError **error);
+/* Numbers a command whose writing begins now. */
+ImapTag session_enlist(ImapSession *session, const char *verb);
+/* Reads until the server asks for the rest of @tag by "+"; *@go_out is FALSE when it ended the
+ * command instead. */
+gboolean session_await_go(ImapSession *session, ImapTag tag, gboolean *go_out, GError **error);
+/* session_send of a @command that ends with command_file, and of its octets: @size of them from
+ * @offset of @fd on. What the server says meanwhile is read and handled. */
+ImapTag session_send_file(ImapSession *session, Command *command, int fd, guint64 offset,
+                          guint64 size, GError **error);
 /* session_send and imap_wait. Takes @command over. */
 gboolean session_run(ImapSession *session, Command *command, GError **error);
 /* Writes octets outside of any command (a SASL response, DONE) and flushes. */
@@ -57,10 +76,30 @@ gboolean session_write(ImapSession *session, const char *data, gsize size, GErro
 
 /* Reads one response and files it. Strings in @response_out are valid until the next call. */
 gboolean session_step(ImapSession *session, Response *response_out, GError **error);
+/* imap_wait that also tells the response code and its arguments, of a refusal as well; free both,
+ * NULL without an answer. Only the arguments of codes that change.c asks for are kept, else "". */
+gboolean session_wait(ImapSession *session, ImapTag tag, char **code_out, char **arguments_out,
+                      GError **error);
+/* Not every server says [NONEXISTENT] or [ALREADYEXISTS] when it refuses something: whether @mailbox
+ * is there tells LIST. Turns the REFUSED of @error into @there or @absent. */
+void session_explain(ImapSession *session, const char *mailbox, EmlError there, EmlError absent,
+                     GError **error);
+/* Runs @command, a SEARCH (taken over), with at most @max results, and appends them to @uids_out,
+ * ascending, each once. */
+gboolean session_search(ImapSession *session, Command *command, gsize max, GArray *uids_out,
+                        GError **error);
+/* Sets the stream's deadline anew. */
+void session_arm_deadline(ImapSession *session);
+/* After a wait that ended with TIMEOUT: whether there was no silence after all, because much of
+ * what we wrote has left since the deadline was set. Then waiting may go on. */
+gboolean session_still_moving(ImapSession *session);
 /* Whether the command @tag was answered; then imap_wait does not wait. */
 gboolean session_is_done(const ImapSession *session, ImapTag tag);
 /* Waits for all that is in flight; outcomes stay for imap_wait. */
 gboolean session_drain(ImapSession *session, GError **error);
+
+/* upload.c: sends what it can of session->upload until something can be read. */
+gboolean upload_until_readable(ImapSession *session, GError **error);
 
 /* login.c: from a fresh session to one that is ready. */
 gboolean session_login(ImapSession *session, GError **error);

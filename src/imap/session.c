@@ -6,7 +6,8 @@
  * commands can be in flight, and complete in any order.
  *
  * Time: every read from the stream may take response_ms. A transfer that flows has no limit; a
- * silence has. During login there is a total as well.
+ * silence has. A large message is long in the kernel's buffer when we have written it all and wait
+ * for the answer, so what leaves from there counts as well. During login there is a total, too.
  */
 #include <string.h>
 
@@ -17,6 +18,7 @@
 
 #define FOUND_SLACK 10000 /* messages that may arrive while we search */
 #define LOGOUT_MS 100
+#define MOVED_MIN (16 * 1024) /* commands are shorter; a message that leaves moves more */
 
 typedef struct {
   ImapTag tag;
@@ -25,7 +27,7 @@ typedef struct {
 
 typedef struct {
   Condition condition;
-  char *verb, *code, *text;
+  char *verb, *code, *arguments, *text;
 } Outcome;
 
 static void clear_flight(gpointer data) {
@@ -36,19 +38,39 @@ static void free_outcome(gpointer data) {
   Outcome *outcome = data;
   g_free(outcome->verb);
   g_free(outcome->code);
+  g_free(outcome->arguments);
   g_free(outcome->text);
   g_free(outcome);
 }
 
-static void arm_deadline(ImapSession *session) {
+void session_arm_deadline(ImapSession *session) {
   gint64 silence = deadline_in_ms(session->response_ms);
+  session->progress = stream_progress(session->stream);
   stream_set_deadline(session->stream, MIN(silence, session->login_deadline));
+}
+
+gboolean session_still_moving(ImapSession *session) {
+  return stream_progress(session->stream) >= session->progress + MOVED_MIN &&
+         g_get_monotonic_time() < session->login_deadline;
 }
 
 static gsize read_source(gpointer data, void *buffer, gsize size, GError **error) {
   ImapSession *session = data;
-  arm_deadline(session);
-  return stream_read(session->stream, buffer, size, error);
+  if (session->upload && !upload_until_readable(session, error))
+    return 0;
+  for (;;) {
+    GError *failure = NULL;
+    session_arm_deadline(session);
+    gsize got = stream_read(session->stream, buffer, size, &failure);
+    if (got > 0)
+      return got;
+    if (!g_error_matches(failure, EML_ERROR, EML_ERROR_TIMEOUT) ||
+        !session_still_moving(session)) {
+      g_propagate_error(error, failure);
+      return 0;
+    }
+    g_error_free(failure);
+  }
 }
 
 ImapSession *imap_session_open(const ImapConfig *config, GCancellable *cancellable,
@@ -138,7 +160,7 @@ Command *session_command(const ImapSession *session, const char *verb) {
 static gboolean write_octets(ImapSession *session, const char *data, gsize size, gboolean flush,
                              GError **error) {
   GError *failure = NULL;
-  arm_deadline(session);
+  session_arm_deadline(session);
   if (stream_write(session->stream, data, size, &failure) &&
       (!flush || stream_flush(session->stream, &failure)))
     return TRUE;
@@ -149,14 +171,30 @@ gboolean session_write(ImapSession *session, const char *data, gsize size, GErro
   return session_check(session, error) && write_octets(session, data, size, TRUE, error);
 }
 
+ImapTag session_enlist(ImapSession *session, const char *verb) {
+  Flight flight = {++session->last_tag, g_strdup(verb)};
+  g_array_append_val(session->in_flight, flight);
+  return flight.tag;
+}
+
+gboolean session_await_go(ImapSession *session, ImapTag tag, gboolean *go_out, GError **error) {
+  *go_out = FALSE;
+  while (!*go_out && !session_is_done(session, tag)) {
+    Response response;
+    if (!session_step(session, &response, error))
+      return FALSE;
+    *go_out = response.kind == RESPONSE_CONTINUE;
+  }
+  return TRUE;
+}
+
 ImapTag session_send(ImapSession *session, Command *command, gboolean flush, GError **error) {
   if (!session_check(session, error) || !command_check(command, error))
     return 0;
-  Flight flight = {++session->last_tag, g_strdup(command_verb(command))};
-  g_array_append_val(session->in_flight, flight);
-  char tag[16];
-  g_snprintf(tag, sizeof tag, "A%u ", flight.tag);
-  if (!write_octets(session, tag, strlen(tag), FALSE, error))
+  ImapTag tag = session_enlist(session, command_verb(command));
+  char start[16];
+  g_snprintf(start, sizeof start, "A%u ", tag);
+  if (!write_octets(session, start, strlen(start), FALSE, error))
     return 0;
   gsize size = 0, next_size = 0;
   const char *part = command_part(command, 0, &size);
@@ -165,20 +203,25 @@ ImapTag session_send(ImapSession *session, Command *command, gboolean flush, GEr
     if (!write_octets(session, part, size, next || flush, error))
       return 0;
     part = next;
-    for (Response response = {0}; part && response.kind != RESPONSE_CONTINUE;) {
-      if (session_is_done(session, flight.tag))
-        return flight.tag; /* refused before all of it was sent */
-      if (!session_step(session, &response, error))
-        return 0;
-    }
+    gboolean go = TRUE;
+    if (part && !session_await_go(session, tag, &go, error))
+      return 0;
+    if (!go)
+      break; /* refused before all of it was sent */
   }
-  return flight.tag;
+  return tag;
 }
 
 gboolean session_run(ImapSession *session, Command *command, GError **error) {
   ImapTag tag = session_send(session, command, TRUE, error);
   command_free(command);
   return tag && imap_wait(session, tag, error);
+}
+
+/* Codes whose arguments somebody asks for. */
+static gboolean tells_more(const char *code) {
+  return g_str_equal(code, "APPENDUID") || g_str_equal(code, "COPYUID") ||
+         g_str_equal(code, "MODIFIED");
 }
 
 /* Files a tagged response under its command. */
@@ -191,6 +234,7 @@ static gboolean complete(ImapSession *session, const Response *response, GError 
     outcome->condition = response->condition;
     outcome->verb = g_steal_pointer(&flight->verb);
     outcome->code = g_strdup(response->code);
+    outcome->arguments = g_strdup(tells_more(response->code) ? response->arguments : "");
     outcome->text = g_strdup(response->text);
     g_hash_table_insert(session->done, GUINT_TO_POINTER(response->tag), outcome);
     g_array_remove_index(session->in_flight, i);
@@ -222,10 +266,15 @@ gboolean session_step(ImapSession *session, Response *response_out, GError **err
       log_info("%s says: %s", session->host, response_out->text);
     if (g_str_equal(response_out->code, "NOTIFICATIONOVERFLOW"))
       session->said++;
+    if (session->listener)
+      session->listener(response_out, session->listener_data);
     if (response_out->condition != CONDITION_BYE)
       return TRUE;
+    /* RFC 7888, 4: this way a literal is refused that came unasked. Later it is no smaller. */
     return session_die(session,
-                       g_error_new(EML_ERROR, EML_ERROR_OFFLINE,
+                       g_error_new(EML_ERROR,
+                                   g_str_equal(response_out->code, "TOOBIG") ? EML_ERROR_TOO_BIG
+                                                                             : EML_ERROR_OFFLINE,
                                    "%s ended the connection: %s", session->host,
                                    *response_out->text ? response_out->text : "BYE"),
                        error);
@@ -261,11 +310,40 @@ static const struct {
 } refusals[] = {
     {"NONEXISTENT", EML_ERROR_NOT_FOUND},       {"TRYCREATE", EML_ERROR_NOT_FOUND},
     {"OVERQUOTA", EML_ERROR_NO_SPACE},          {"INUSE", EML_ERROR_BUSY},
-    {"UNAVAILABLE", EML_ERROR_BUSY},
+    {"UNAVAILABLE", EML_ERROR_BUSY},            {"ALREADYEXISTS", EML_ERROR_EXISTS},
+    {"HASCHILDREN", EML_ERROR_EXISTS},          {"CANNOT", EML_ERROR_INVALID},
+    {"TOOBIG", EML_ERROR_TOO_BIG},              {"LIMIT", EML_ERROR_TOO_BIG},
     {"AUTHENTICATIONFAILED", EML_ERROR_AUTH},   {"AUTHORIZATIONFAILED", EML_ERROR_AUTH},
 };
 
+/* The same for texts without a code, by their beginnings: Cyrus and Courier have few codes. */
+static const struct {
+  const char *text;
+  EmlError error;
+} refusal_texts[] = {
+    {"Over quota", EML_ERROR_NO_SPACE},
+    {"You exceeded your mail quota", EML_ERROR_NO_SPACE},
+    {"Invalid mailbox name", EML_ERROR_INVALID},
+};
+
+static EmlError refusal_of(const Outcome *outcome) {
+  for (gsize i = 0; i < G_N_ELEMENTS(refusals); i++)
+    if (g_str_equal(outcome->code, refusals[i].code))
+      return refusals[i].error;
+  gboolean uncoded = !*outcome->code || g_str_equal(outcome->code, "ALERT");
+  for (gsize i = 0; i < G_N_ELEMENTS(refusal_texts) && uncoded; i++)
+    if (g_ascii_strncasecmp(outcome->text, refusal_texts[i].text,
+                            strlen(refusal_texts[i].text)) == 0)
+      return refusal_texts[i].error;
+  return EML_ERROR_REFUSED;
+}
+
 gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error) {
+  return session_wait(session, tag, NULL, NULL, error);
+}
+
+gboolean session_wait(ImapSession *session, ImapTag tag, char **code_out, char **arguments_out,
+                      GError **error) {
   while (!session_is_done(session, tag)) {
     Response response;
     if (!session_check(session, error))
@@ -279,14 +357,14 @@ gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error) {
   }
   Outcome *outcome = g_hash_table_lookup(session->done, GUINT_TO_POINTER(tag));
   gboolean ok = outcome->condition == CONDITION_OK;
+  if (code_out)
+    *code_out = g_strdup(outcome->code);
+  if (arguments_out)
+    *arguments_out = g_strdup(outcome->arguments);
   if (!ok) {
-    EmlError code = EML_ERROR_REFUSED;
-    for (gsize i = 0; i < G_N_ELEMENTS(refusals); i++)
-      if (g_str_equal(outcome->code, refusals[i].code))
-        code = refusals[i].error;
     gboolean login =
         g_str_equal(outcome->verb, "AUTHENTICATE") || g_str_equal(outcome->verb, "LOGIN");
-    g_set_error(error, EML_ERROR, code, "%s %s %s: %s", session->host,
+    g_set_error(error, EML_ERROR, refusal_of(outcome), "%s %s %s: %s", session->host,
                 outcome->condition == CONDITION_NO ? "refused" : "did not understand",
                 login ? "the login" : outcome->verb, *outcome->text ? outcome->text : "no reason given");
   }
@@ -401,9 +479,8 @@ static void note_sought(const ImapList *list, gpointer data) {
     sought->found = TRUE;
 }
 
-/* Not every server says [NONEXISTENT] when it refuses to select: whether @mailbox is there tells
- * LIST. Turns the REFUSED of @error into NOT_FOUND when it is not. */
-static void explain_refusal(ImapSession *session, const char *mailbox, GError **error) {
+void session_explain(ImapSession *session, const char *mailbox, EmlError there, EmlError absent,
+                     GError **error) {
   static const ImapHandler asker = {.list = note_sought};
   Sought sought = {mailbox, FALSE};
   if (session->failure || !g_error_matches(*error, EML_ERROR, EML_ERROR_REFUSED))
@@ -414,8 +491,8 @@ static void explain_refusal(ImapSession *session, const char *mailbox, GError **
   response_set_handler(session->reader, &asker, &sought);
   gboolean listed = session_run(session, command, NULL);
   response_set_handler(session->reader, session->handler, session->handler_data);
-  if (listed && !sought.found)
-    (*error)->code = EML_ERROR_NOT_FOUND;
+  if (listed)
+    (*error)->code = (int) (sought.found ? there : absent);
 }
 
 gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_only,
@@ -453,7 +530,7 @@ gboolean imap_select(ImapSession *session, const char *mailbox, gboolean read_on
   response_forget_selected(session->reader);
   g_autoptr(GError) refused = NULL;
   if (!imap_wait(session, tag, &refused)) {
-    explain_refusal(session, mailbox, &refused);
+    session_explain(session, mailbox, EML_ERROR_REFUSED, EML_ERROR_NOT_FOUND, &refused);
     g_propagate_error(error, g_steal_pointer(&refused));
     return FALSE;
   }
@@ -481,13 +558,12 @@ static int compare_uids(gconstpointer a, gconstpointer b) {
   return (left > right) - (left < right);
 }
 
-gboolean imap_search_all(ImapSession *session, GArray *uids_out, GError **error) {
+gboolean session_search(ImapSession *session, Command *command, gsize max, GArray *uids_out,
+                        GError **error) {
   ResponseFacts *facts = response_facts(session->reader);
-  Command *command = session_command(session, "UID SEARCH");
-  command_raw(command, session->caps & IMAP_CAP_ESEARCH ? "RETURN (ALL) ALL" : "ALL");
   g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(guint32));
   facts->found = found;
-  facts->found_max = (gsize) facts->selected.exists + FOUND_SLACK;
+  facts->found_max = max;
   gboolean ok = session_run(session, command, error);
   facts->found = NULL;
   if (!ok)
@@ -501,6 +577,13 @@ gboolean imap_search_all(ImapSession *session, GArray *uids_out, GError **error)
     last = uid;
   }
   return TRUE;
+}
+
+gboolean imap_search_all(ImapSession *session, GArray *uids_out, GError **error) {
+  gsize max = (gsize) response_facts(session->reader)->selected.exists + FOUND_SLACK;
+  Command *command = session_command(session, "UID SEARCH");
+  command_raw(command, session->caps & IMAP_CAP_ESEARCH ? "RETURN (ALL) ALL" : "ALL");
+  return session_search(session, command, max, uids_out, error);
 }
 
 gboolean imap_noop(ImapSession *session, GError **error) {

@@ -6,7 +6,9 @@
  * handler sees it; what is not understood is skipped.
  *
  * After an error of code OFFLINE, TIMEOUT, CANCELLED, TLS or PROTOCOL the session is dead and can
- * only be closed; REFUSED, NOT_FOUND, NO_SPACE and BUSY (the server's NO) leave it usable.
+ * only be closed; REFUSED, NOT_FOUND, NO_SPACE, BUSY, EXISTS and INVALID (the server's NO) leave it
+ * usable. After TOO_BIG and FAILED imap_session_alive tells. Verbs that change something are in
+ * imap/change.h.
  */
 #pragma once
 
@@ -38,6 +40,9 @@ typedef enum {
   IMAP_CAP_SASL_IR = 1 << 17,
   IMAP_CAP_UNSELECT = 1 << 18,
   IMAP_CAP_METADATA = 1 << 19,
+  IMAP_CAP_CREATE_SPECIAL_USE = 1 << 20,
+  IMAP_CAP_ACL = 1 << 21,
+  IMAP_CAP_REPLACE = 1 << 22,
 } ImapCap;
 
 /* Gives the secret to log in with. @again: the last one was refused, fetch anew (an expired token).
@@ -111,7 +116,7 @@ typedef enum {
 } ImapFetchItem;
 
 /* Where untagged responses go. Any member may be NULL. Called on the session's thread from within
- * imap_wait and friends; must not use the session. */
+ * imap_wait and friends, also while a message is being sent; must not use the session. */
 typedef struct {
   void (*exists)(guint32 count, gpointer data);
   void (*expunge)(guint32 seq, gpointer data);
@@ -176,8 +181,9 @@ typedef guint32 ImapTag;
 
 /* Reads until the command @tag is done. Commands may be waited for in any order; one already done
  * returns at once. REFUSED carries the server's text; [NONEXISTENT] and [TRYCREATE] are
- * NOT_FOUND; [OVERQUOTA] NO_SPACE; [INUSE] and [UNAVAILABLE] BUSY; [EXPUNGEISSUED] with OK is
- * success. */
+ * NOT_FOUND; [OVERQUOTA] NO_SPACE; [INUSE] and [UNAVAILABLE] BUSY; [ALREADYEXISTS] and
+ * [HASCHILDREN] EXISTS; [CANNOT] INVALID; [TOOBIG] and [LIMIT] TOO_BIG; [EXPUNGEISSUED] with OK is
+ * success. Some texts without a code count as well. */
 gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error);
 
 /* Commands sent and not yet done. */

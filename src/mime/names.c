@@ -22,6 +22,9 @@ void mime_init(void) {
   static gsize once;
   if (g_once_init_enter(&once)) {
     g_mime_init();
+    /* GObject makes its classes at first use; do that here, where there is one thread. */
+    g_autoptr(InternetAddressList) list = internet_address_list_parse(NULL, "group: a@b;, c@d");
+    (void) list;
     g_once_init_leave(&once, 1);
   }
 }
@@ -277,22 +280,6 @@ char *name_for_message(const char *header, gsize size, gint64 internal_date, gui
   }
   g_string_append(name, end);
   return g_string_free(name, FALSE);
-}
-
-guint32 name_uid(const char *name) {
-  gsize length = strlen(name);
-  if (length < 7 || memcmp(name + length - 4, ".eml", 4) != 0)
-    return 0;
-  const char *end = name + length - 4, *digit = end;
-  guint64 uid = 0, unit = 1;
-  while (digit > name && g_ascii_isdigit(digit[-1]) && end - digit < 10) {
-    digit--;
-    uid += unit * (guint64) (*digit - '0');
-    unit *= 10;
-  }
-  if (digit == end || *digit == '0' || digit - name < 2 || digit[-1] != '.' || uid > G_MAXUINT32)
-    return 0;
-  return (guint32) uid;
 }
 
 /* ---- levels of mailbox names ---- */

@@ -20,9 +20,6 @@ void mime_init(void);
  * From or Subject is left out. Never fails. Free with g_free. Any thread. */
 char *name_for_message(const char *header, gsize size, gint64 internal_date, guint32 uid);
 
-/* The UID at the end of a message file name, 0 when it is not of that form. Any thread. */
-guint32 name_uid(const char *name);
-
 /* One path component for one level of a mailbox name (@level: UTF-8, or octets that are not). What
  * cannot be a file name ('/', control bytes, invalid UTF-8, ".", "..", an empty name, a leading '.')
  * is written as %XX, and so is a '%' that two hex digits follow; over 255 bytes it is cut and ends

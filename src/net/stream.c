@@ -17,11 +17,13 @@
 #include "net/stream.h"
 
 #include <libetpan/mailstream.h>
+#include <linux/sockios.h>
 #include <openssl/err.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <zlib.h>
 
@@ -35,6 +37,7 @@
 #define MAILSTREAM_BUFFER 8192
 #define AHEAD_MAX (16 * 1024)
 #define PACKED_MAX (32 * 1024)
+#define UNPACKED_MAX (16 * 1024) /* deflated, it fits PACKED_MAX whatever it is */
 
 struct Stream {
   char *host;
@@ -55,6 +58,11 @@ struct Stream {
   gboolean inflate_more; /* the last inflate filled its output: there may be more inside */
   z_stream inflater, deflater;
   guint8 *packed; /* PACKED_MAX octets that wait for the inflater */
+  /* Of stream_try_write. */
+  short write_blocked_on; /* POLLIN or POLLOUT; 0: it is not blocked */
+  guint8 *leaving;        /* PACKED_MAX octets that wait for the wire */
+  gsize leaving_from, leaving_end;
+  gsize leaving_for; /* as many octets of the caller are in them */
 };
 
 typedef enum { TRY_OK, TRY_BLOCKED, TRY_FAILED } Try;
@@ -281,36 +289,45 @@ static Try look_ahead(Stream *stream) {
   return outcome;
 }
 
+/* Wire level: at least one byte of @size, blocked, or failed. */
+static Try wire_try_write(Stream *stream, const void *data, gsize size, gsize *sent_out) {
+  gssize sent;
+  if (stream->ssl) {
+    ERR_clear_error();
+    sent = SSL_write(stream->ssl, data, (int) MIN(size, G_MAXINT));
+    if (sent <= 0)
+      return ssl_outcome(stream, (int) sent);
+  } else {
+    do
+      sent = send(stream->fd, data, size, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno == EAGAIN) {
+      stream->blocked_on = POLLOUT;
+      return TRY_BLOCKED;
+    }
+    if (sent < 0) {
+      fail(stream, EML_ERROR_OFFLINE, "the connection to %s was lost: %s", stream->host,
+           g_strerror(errno));
+      return TRY_FAILED;
+    }
+    stream->wire += (guint64) sent;
+  }
+  *sent_out = (gsize) sent;
+  return TRY_OK;
+}
+
 /* Wire level: sends all, waiting as needed. A write that does not get through in time leaves half
  * a command behind, so it ends the stream. */
 static gboolean wire_write(Stream *stream, const void *data, gsize size) {
   const char *from = data;
   while (size > 0) {
-    gssize sent;
-    Try outcome = TRY_OK;
-    if (stream->ssl) {
-      ERR_clear_error();
-      sent = SSL_write(stream->ssl, from, (int) MIN(size, G_MAXINT));
-      if (sent <= 0)
-        outcome = ssl_outcome(stream, (int) sent);
-    } else {
-      sent = send(stream->fd, from, size, MSG_NOSIGNAL);
-      if (sent >= 0) {
-        stream->wire += (guint64) sent;
-      } else if (errno == EAGAIN || errno == EINTR) {
-        stream->blocked_on = POLLOUT;
-        outcome = TRY_BLOCKED;
-      } else {
-        fail(stream, EML_ERROR_OFFLINE, "the connection to %s was lost: %s", stream->host,
-             g_strerror(errno));
-        outcome = TRY_FAILED;
-      }
-    }
+    gsize sent = 0;
+    Try outcome = wire_try_write(stream, from, size, &sent);
     if (outcome == TRY_FAILED)
       return FALSE;
     if (outcome == TRY_OK) {
       from += sent;
-      size -= (gsize) sent;
+      size -= sent;
       continue;
     }
     g_autoptr(GError) error = NULL;
@@ -459,6 +476,7 @@ void stream_close(Stream **stream_ref) {
   g_clear_error(&stream->failure);
   g_byte_array_unref(stream->ahead);
   g_free(stream->packed);
+  g_free(stream->leaving);
   g_free(stream->host);
   g_free(stream->ca_file);
   g_free(stream);
@@ -492,6 +510,7 @@ gboolean stream_start_deflate(Stream *stream, GError **error) {
   }
   /* mailstream's bytes came first. */
   stream->packed = g_malloc(PACKED_MAX);
+  stream->leaving = g_malloc(PACKED_MAX);
   memcpy(stream->packed, stream->mail->read_buffer, early);
   if (ahead > 0)
     memcpy(stream->packed + early, stream->ahead->data + stream->ahead_from, ahead);
@@ -560,6 +579,103 @@ gboolean stream_flush(Stream *stream, GError **error) {
   int result = mailstream_flush(stream->mail);
   secret_wipe(stream->mail->write_buffer, queued); /* it may have been a password */
   return result == 0 || mail_failed(stream, error);
+}
+
+/* Deflates the next piece into `leaving`, unless there is one. */
+static void deflate_piece(Stream *stream, const void *data, gsize size) {
+  if (stream->leaving_for > 0)
+    return;
+  z_stream *z = &stream->deflater;
+  stream->leaving_for = MIN(size, UNPACKED_MAX);
+  z->next_in = (Bytef *) data;
+  z->avail_in = (uInt) stream->leaving_for;
+  z->next_out = stream->leaving;
+  z->avail_out = PACKED_MAX;
+  deflate(z, Z_SYNC_FLUSH);
+  stream->leaving_from = 0;
+  stream->leaving_end = PACKED_MAX - z->avail_out;
+}
+
+/* Sends the next piece. Under deflate the caller's octets count as taken when all that they became
+ * has left. */
+static Try try_write_piece(Stream *stream, const void *data, gsize size, gsize *taken_out) {
+  *taken_out = 0;
+  if (!stream->deflating)
+    return wire_try_write(stream, data, size, taken_out);
+  deflate_piece(stream, data, size);
+  while (stream->leaving_from < stream->leaving_end) {
+    gsize sent = 0;
+    Try outcome = wire_try_write(stream, stream->leaving + stream->leaving_from,
+                                 stream->leaving_end - stream->leaving_from, &sent);
+    if (outcome != TRY_OK)
+      return outcome;
+    stream->leaving_from += sent;
+  }
+  *taken_out = stream->leaving_for;
+  stream->leaving_for = 0;
+  return TRY_OK;
+}
+
+/* A server that hangs up tells why before; what it said is taken in although writing failed. */
+static void hear_last_words(Stream *stream) {
+  GError *failure = g_steal_pointer(&stream->failure);
+  while (stream->ahead->len < AHEAD_MAX && !stream->failure) {
+    guint8 bytes[AHEAD_MAX];
+    gsize got = 0;
+    Try outcome = stream->deflating ? inflate_read(stream, bytes, sizeof bytes, &got)
+                                    : wire_read(stream, bytes, sizeof bytes, &got);
+    if (outcome != TRY_OK)
+      break;
+    g_byte_array_append(stream->ahead, bytes, (guint) got);
+  }
+  g_clear_error(&stream->failure);
+  stream->failure = failure;
+}
+
+gboolean stream_try_write(Stream *stream, const void *data, gsize size, gsize *taken_out,
+                          GError **error) {
+  *taken_out = 0;
+  stream->write_blocked_on = 0;
+  if (stream->mail->write_buffer_len > 0 && !stream_flush(stream, error))
+    return FALSE;
+  while (*taken_out < size) {
+    gsize taken = 0;
+    if (stream->failure || is_cancelled(stream))
+      return report_failure(stream, error);
+    Try outcome = try_write_piece(stream, (const char *) data + *taken_out, size - *taken_out,
+                                  &taken);
+    if (outcome == TRY_FAILED) {
+      hear_last_words(stream);
+      return report_failure(stream, error);
+    }
+    *taken_out += taken;
+    if (outcome == TRY_BLOCKED) {
+      stream->write_blocked_on = stream->blocked_on;
+      break;
+    }
+  }
+  return TRUE;
+}
+
+gboolean stream_wait_both(Stream *stream, gboolean *readable_out, GError **error) {
+  *readable_out = stream_pending(stream);
+  if (*readable_out)
+    return TRUE;
+  if (stream->failure)
+    return report_failure(stream, error);
+  gboolean socket_ready;
+  if (!wait_for(stream, (short) (stream->blocked_on | stream->write_blocked_on), -1, &socket_ready,
+                error))
+    return FALSE;
+  *readable_out = stream_pending(stream);
+  return TRUE;
+}
+
+guint64 stream_progress(const Stream *stream) {
+  int unacknowledged = 0;
+  if (ioctl(stream->fd, SIOCOUTQ, &unacknowledged) != 0)
+    unacknowledged = 0;
+  return stream->wire - MIN(stream->wire, (guint64) unacknowledged);
 }
 
 gboolean stream_pending(Stream *stream) {

@@ -59,6 +59,21 @@ gboolean stream_flush(Stream *stream, GError **error);
  * whether the stream (not only @wake_fd) is ready. */
 gboolean stream_wait(Stream *stream, int wake_fd, gboolean *readable_out, GError **error);
 
+/* For long transfers to a server that may talk meanwhile. Sends what goes of @size bytes without
+ * waiting (what stream_write queued comes first, and waits); *@taken_out tells how many went. The
+ * next thing written must begin with the rest, and stay so until all of it went. When it fails,
+ * what the server had said before can still be read; stream_pending tells. */
+gboolean stream_try_write(Stream *stream, const void *data, gsize size, gsize *taken_out,
+                          GError **error);
+
+/* Waits until stream_read would not block, or stream_try_write, which took less than all, would get
+ * on, or the deadline, which is TIMEOUT. *@readable_out tells whether stream_read would not. */
+gboolean stream_wait_both(Stream *stream, gboolean *readable_out, GError **error);
+
+/* Bytes that came, and of ours those that the other side's kernel has acknowledged. It grows as
+ * long as anything moves, also while what we wrote still leaves from the socket's buffer. */
+guint64 stream_progress(const Stream *stream);
+
 /* Whether bytes can be read without waiting for the socket. */
 gboolean stream_pending(Stream *stream);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/name-uid.h"
 #include "store/store-private.h"
 
 #define REMOVE_CHUNK 500
@@ -25,7 +26,7 @@ static void batch_free(StoreBatch *batch) {
 static void bind_message(sqlite3_stmt *stmt, guint32 space, const StoreMessage *message) {
   STMT_BIND(stmt, space, message->uid, (gint64) message->size, message->internal_date,
             message->ctime, message->flags, (gint64) message->modseq,
-            message_name_uid(message->name) != message->uid);
+            name_uid(message->name) != message->uid);
   sqlite3_bind_text(stmt, 9, message->keywords ? message->keywords : "", -1, SQLITE_STATIC);
   sqlite3_bind_text(stmt, 10, message->name, -1, SQLITE_STATIC);
 }

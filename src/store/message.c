@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/name-uid.h"
 #include "store/store-private.h"
 
 StoreMessage *store_message_copy(const StoreMessage *message) {
@@ -20,22 +21,6 @@ StoreMessage *store_message_copy(const StoreMessage *message) {
 
 void store_message_free(StoreMessage *message) {
   g_free(message);
-}
-
-guint32 message_name_uid(const char *name) {
-  gsize length = strlen(name);
-  if (length < 7 || memcmp(name + length - 4, ".eml", 4) != 0)
-    return 0;
-  const char *end = name + length - 4, *digit = end;
-  guint64 uid = 0, unit = 1;
-  while (digit > name && g_ascii_isdigit(digit[-1]) && end - digit < 10) {
-    digit--;
-    uid += unit * (guint64) (*digit - '0');
-    unit *= 10;
-  }
-  if (digit == end || *digit == '0' || digit - name < 2 || digit[-1] != '.' || uid > G_MAXUINT32)
-    return 0;
-  return (guint32) uid;
 }
 
 void message_from_row(sqlite3_stmt *stmt, StoreMessage *message_out) {
@@ -83,7 +68,7 @@ StoreMessage *store_message_by_name(Store *store, guint32 space, const char *nam
   if (!reader.conn)
     return NULL;
   StoreMessage message;
-  guint32 uid = message_name_uid(name);
+  guint32 uid = name_uid(name);
   if (uid != 0) {
     autostmt *stmt = conn_stmt(reader.conn, STMT_MESSAGE_GET);
     STMT_BIND(stmt, space, uid);

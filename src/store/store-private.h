@@ -295,8 +295,5 @@ gboolean dir_is_damaged(int dir_fd);
 /* A file that is given up when the disk is full, so that the index can still be written. */
 void dir_reserve(int dir_fd);
 void dir_reserve_drop(int dir_fd);
-
-/* The UID in a name "….UID.eml", or 0. */
-guint32 message_name_uid(const char *name);
 /* Fills @message_out from the columns that every STMT_MESSAGE_* query selects. */
 void message_from_row(sqlite3_stmt *stmt, StoreMessage *message_out);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Everything a server can say, through tokenizer and response reader with all handlers set. The
- * first octet of an input chooses how it is cut in pieces and what the handlers answer. Besides
- * what the sanitizers see, what handlers were promised is checked.
+ * first octet of an input chooses how it is cut in pieces and what the handlers answer. What is in
+ * the brackets of a status response is read as each of the codes that tell results. Besides what the
+ * sanitizers see, what handlers and callers were promised is checked.
  */
 #include <string.h>
 
 #include "base/err.h"
+#include "imap/code.h"
 #include "imap/response.h"
 
 int LLVMFuzzerTestOneInput(const guint8 *data, size_t size);
@@ -90,6 +92,29 @@ static void on_quota(const char *root, gint64 used_kib, gint64 limit_kib, gint64
   g_assert_cmpint(limit_kib, >=, -1);
 }
 
+static void read_code(const char *arguments) {
+  g_autoptr(GArray) ranges = g_array_new(FALSE, FALSE, sizeof(ImapRange));
+  g_autoptr(GArray) pairs = g_array_new(FALSE, FALSE, sizeof(ImapCopy));
+  ImapAppended appended = {0};
+  guint32 uidvalidity = 0;
+  gboolean ok = code_set(arguments, ranges);
+  g_assert_cmpint(ok, ==, ranges->len > 0);
+  for (guint i = 0; i < ranges->len; i++) {
+    const ImapRange *range = &g_array_index(ranges, ImapRange, i);
+    g_assert_true(range->first > 0 && range->first <= range->last);
+  }
+  ok = code_append_uid(arguments, &appended);
+  g_assert_true(ok == (appended.uid > 0) && ok == (appended.uidvalidity > 0));
+  ok = code_copy_uid(arguments, "3:9,100:*", &uidvalidity, pairs);
+  g_assert_true(ok == (pairs->len > 0) && ok == (uidvalidity > 0));
+  g_assert_cmpuint(pairs->len, <=, CODE_PAIRS_MAX);
+  for (guint i = 0; i < pairs->len; i++) {
+    const ImapCopy *pair = &g_array_index(pairs, ImapCopy, i);
+    g_assert_true((pair->from >= 3 && pair->from <= 9) || pair->from >= 100);
+    g_assert_cmpuint(pair->to, >, 0);
+  }
+}
+
 int LLVMFuzzerTestOneInput(const guint8 *data, size_t size) {
   static const ImapHandler handler = {
       .exists = on_number,
@@ -109,18 +134,22 @@ int LLVMFuzzerTestOneInput(const guint8 *data, size_t size) {
   g_autoptr(Token) token = token_new(source, &input);
   g_autoptr(ResponseReader) reader = response_reader_new(token);
   g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(guint32));
+  g_autoptr(GString) rights = g_string_new(NULL);
   response_set_handler(reader, &handler, &input);
   ResponseFacts *facts = response_facts(reader);
   facts->found = found;
   facts->found_max = 1000;
+  facts->rights = rights;
   Response response;
   while (response_read(reader, &response)) {
     input.sum += strlen(response.code) + strlen(response.arguments) + strlen(response.text);
     if (response.kind != RESPONSE_CONTINUE)
       g_assert_true(g_utf8_validate(response.text, -1, NULL));
     g_assert_null(token_error(token));
+    read_code(response.arguments);
   }
   g_assert_nonnull(token_error(token));
   g_assert_cmpuint(found->len, <=, facts->found_max);
+  g_assert_cmpuint(rights->len, <=, RESPONSE_RIGHTS_MAX);
   return input.sum == 1;
 }

@@ -270,6 +270,30 @@ void peer_expect_bytes(Peer *peer, const char *text) {
     g_assert_cmpint(next(peer), ==, (guchar) *text);
 }
 
+/* Reads @size octets into @checksum, or nowhere. */
+static gboolean take(Peer *peer, guint64 size, GChecksum *checksum) {
+  while (size > 0) {
+    if (peer->at == peer->end && !fill(peer))
+      return FALSE;
+    gsize piece = (gsize) MIN(size, peer->end - peer->at);
+    if (checksum)
+      g_checksum_update(checksum, peer->buffer + peer->at, (gssize) piece);
+    peer->at += piece;
+    size -= piece;
+  }
+  return TRUE;
+}
+
+gboolean peer_skip(Peer *peer, guint64 size) {
+  return take(peer, size, NULL);
+}
+
+void peer_expect_digest(Peer *peer, guint64 size, const char *digest) {
+  g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
+  g_assert_true(take(peer, size, checksum));
+  g_assert_cmpstr(g_checksum_get_string(checksum), ==, digest);
+}
+
 gboolean peer_start_tls(Peer *peer) {
   peer->ssl = SSL_new(peer->context);
   SSL_set_fd(peer->ssl, peer->fd);

@@ -37,6 +37,10 @@ const char *peer_line(Peer *peer);
 const char *peer_expect(Peer *peer, const char *pattern);
 /* Reads @size octets that must equal @text. */
 void peer_expect_bytes(Peer *peer, const char *text);
+/* Reads @size octets of any kind; FALSE once the client is gone. */
+gboolean peer_skip(Peer *peer, guint64 size);
+/* The same; their SHA-256 must be @digest (hexadecimal). */
+void peer_expect_digest(Peer *peer, guint64 size, const char *digest);
 /* TLS from here on; FALSE when the client does not like it. */
 gboolean peer_start_tls(Peer *peer);
 /* Deflate from here on. */

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What other clients do shows without a remount."""
+import contextlib
+import imaplib
 import os
 import time
 

@@ -22,7 +22,9 @@
  *
  * tests/tools/faultproxy.py is a Python class around it.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

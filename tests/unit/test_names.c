@@ -2,6 +2,7 @@
 #include <glib.h>
 #include <string.h>
 
+#include "base/name-uid.h"
 #include "mime/names.h"
 
 #define NOVEMBER 1795132800 /* 2026-11-20T00:00:00Z */

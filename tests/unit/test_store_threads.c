@@ -3,6 +3,7 @@
  * Readers that scan and open bodies while others write batches, write and evict bodies. Run under
  * ThreadSanitizer too.
  */
+#include "base/name-uid.h"
 #include "store_help.h"
 
 #define LIMIT (G_GUINT64_CONSTANT(3) << 20)
@@ -30,7 +31,7 @@ typedef struct {
 static gboolean check_order(const StoreMessage *message, gpointer data) {
   Scan *scan = data;
   g_assert_cmpuint(message->uid, >, scan->last);
-  g_assert_cmpuint(message_name_uid(message->name), ==, message->uid);
+  g_assert_cmpuint(name_uid(message->name), ==, message->uid);
   scan->last = message->uid;
   scan->count++;
   return TRUE;

@@ -11,11 +11,13 @@
 
 const char *__tsan_default_suppressions(void);
 
-/* SQLite and GLib are not instrumented; what they copy under locks of their own looks unguarded.
+/* SQLite, OpenSSL and GLib are not instrumented; what they copy under locks of their own looks unguarded.
  * iconv loads and unloads modules under a lock of the dynamic linker. */
 const char *__tsan_default_suppressions(void) {
   return "called_from_lib:libsqlite3.so\n"
          "called_from_lib:libgmime-3.0.so\n"
+         "race:libcrypto.so\n"
+         "race:libssl.so\n"
          "race:libgio-2.0.so\n"
          "race:g_private_get\n"
          "race:_dl_close_worker\n";
