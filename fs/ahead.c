@@ -80,18 +80,6 @@ void ahead_read(Ahead *ahead, EngineMsg msg) {
 
 /* ---- the thread ---- */
 
-static gboolean read_whole(EngineBody *body, char *buffer);
-
-/* The kernel's answer, 0 or -errno. */
-static int push(Ahead *ahead, EngineMsg msg, EngineBody *body) {
-  if (!read_whole(body, ahead->buffer))
-    return -EIO;
-  struct fuse_bufvec octets = FUSE_BUFVEC_INIT(engine_body_size(body));
-  octets.buf[0].mem = ahead->buffer;
-  return fuse_lowlevel_notify_store(ahead->session, node_message_ino(msg.space, msg.uid), 0, &octets,
-                                    FUSE_BUF_NO_SPLICE);
-}
-
 typedef struct {
   char *buffer;
   gboolean ok;
@@ -106,6 +94,16 @@ static gboolean read_whole(EngineBody *body, char *buffer) {
   Reading reading = {buffer, FALSE};
   engine_body_read(body, 0, engine_body_size(body), on_octets, &reading);
   return reading.ok;
+}
+
+/* The kernel's answer, 0 or -errno. */
+static int push(Ahead *ahead, EngineMsg msg, EngineBody *body) {
+  if (!read_whole(body, ahead->buffer))
+    return -EIO;
+  struct fuse_bufvec octets = FUSE_BUFVEC_INIT(engine_body_size(body));
+  octets.buf[0].mem = ahead->buffer;
+  return fuse_lowlevel_notify_store(ahead->session, node_message_ino(msg.space, msg.uid), 0, &octets,
+                                    FUSE_BUF_NO_SPLICE);
 }
 
 /* Where the step is to go on after @uid, 0: nowhere. The reader may have overtaken it. */
@@ -134,18 +132,20 @@ static guint32 step(Ahead *ahead, guint32 space, guint32 uid, guint count) {
     EngineMsg msg = {space, position(ahead, space, uid)};
     if (!msg.uid || notify_has_sizes(ahead->notify))
       break;
-    g_autoptr(EngineBody) body = engine_body_next(ahead->engine, &msg);
+    EngineBody *body = engine_body_next(ahead->engine, &msg);
     if (!body)
       return uid + STRIDE / 4; /* they have to be fetched first */
     uid = msg.uid;
     guint64 size = engine_body_size(body);
     bytes += MIN(size, BODY_BYTES);
-    if (!probed && size && (i >= count / 2 || bytes >= MOST_BYTES / 2)) {
-      set_probe(ahead, space, uid);
-      probed = TRUE;
-    } else if (size && size <= BODY_BYTES && push(ahead, msg, body) == -ENOENT) {
+    gboolean probe = !probed && size && (i >= count / 2 || bytes >= MOST_BYTES / 2);
+    gboolean unknown = !probe && size && size <= BODY_BYTES && push(ahead, msg, body) == -ENOENT;
+    engine_body_close(&body);
+    if (unknown)
       return uid + STRIDE / 4; /* he goes by names that he knows, not by a listing */
-    }
+    if (probe)
+      set_probe(ahead, space, uid);
+    probed |= probe;
   }
   return uid;
 }

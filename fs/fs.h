@@ -13,6 +13,7 @@
 typedef struct Parks Parks;
 typedef struct Notify Notify;
 typedef struct Replay Replay;
+typedef struct Ahead Ahead;
 typedef struct Virtual Virtual;
 typedef struct OpenFiles OpenFiles;
 
@@ -21,6 +22,7 @@ typedef struct {
   Parks *parks;
   Notify *notify;
   Replay *replay;
+  Ahead *ahead;
   Virtual *virtual;
   OpenFiles *files;
   uid_t uid; /* owner of everything: who mounted */

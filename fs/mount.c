@@ -2,7 +2,7 @@
  *
  * In this order, and undone in the reverse one:
  *   read the configuration · fork to the background · guard · signals · engine: open, log in ·
- *   kernel mount · notify and replay threads · engine: start · tell the parent · serve.
+ *   kernel mount · threads that talk to the kernel · engine: start · tell the parent · serve.
  * Nothing is mounted before the login worked, and nobody waits for a server with a mount that
  * nobody serves.
  */
@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "cli/ask.h"
 #include "cli/mounts.h"
+#include "fs/ahead.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
 #include "fs/guard.h"
@@ -233,6 +234,7 @@ static gboolean start(Running *run, GError **error) {
   run->fs.files = open_files_new(&run->fs);
   run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
   run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
+  run->fs.ahead = ahead_new(run->session, run->fs.engine, run->fs.notify);
   if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
     return FALSE;
   stopper_mounted(run->stopper, &run->fs, run->session, run->path, mount->minor);
@@ -257,6 +259,8 @@ static void finish(Running *run) {
   stopper_free(&run->stopper);
   if (run->fs.notify && !notify_stop(run->fs.notify, STOP_MS))
     _exit(CLI_FAILED);
+  if (run->fs.ahead && !ahead_stop(run->fs.ahead, STOP_MS))
+    _exit(CLI_FAILED);
   if (run->fs.replay && !replay_stop(run->fs.replay, STOP_MS))
     _exit(CLI_FAILED);
   /* No body is closed under a read; all were cancelled, so this is short. */
@@ -266,6 +270,7 @@ static void finish(Running *run) {
     open_files_free(&run->fs.files);
   if (run->fs.engine)
     engine_close(&run->fs.engine);
+  ahead_free(&run->fs.ahead);
   notify_free(&run->fs.notify);
   replay_free(&run->fs.replay);
   if (run->mounted)

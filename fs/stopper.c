@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cli/mounts.h"
+#include "fs/ahead.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/replay.h"
@@ -38,6 +39,8 @@ static void stop_mount(Stopper *stopper) {
   parks_cancel_all(stopper->fs->parks);
   if (!notify_stop(stopper->fs->notify, NOTIFY_MS))
     log_warning("a notification hangs in the kernel");
+  if (!ahead_stop(stopper->fs->ahead, NOTIFY_MS))
+    log_warning("a push into the page cache hangs in the kernel");
   if (!replay_stop(stopper->fs->replay, NOTIFY_MS))
     log_warning("a call into the mount hangs in the kernel");
   g_autoptr(Mount) mount = mounts_at(stopper->path);
