@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "fs/ahead.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "fs/notify.h"
@@ -12,7 +13,8 @@
 #define FIRST 16 /* messages pushed at first … */
 #define MOST 512 /* … and at most in one step, */
 #define MOST_BYTES (8 * 1024 * 1024) /* which together have no more octets than this */
-#define BODY_BYTES (256 * 1024) /* what is larger the kernel reads ahead by itself */
+#define BODY_BYTES (1024 * 1024) /* of one message; further on the kernel reads ahead by itself */
+#define DISK_DEPTH 8 /* bodies being read from the disk at a time */
 
 /* Who reads a folder in the order of UIDs. */
 typedef struct {
@@ -90,21 +92,16 @@ static void on_octets(int fd, gint64 offset, gsize size, gpointer data, const GE
   reading->ok = !error && pread(fd, reading->buffer, size, offset) == (gssize) size;
 }
 
-static gboolean read_whole(EngineBody *body, char *buffer) {
-  Reading reading = {buffer, FALSE};
-  engine_body_read(body, 0, engine_body_size(body), on_octets, &reading);
-  return reading.ok;
+static void on_place(int fd, gint64 offset, gsize size, gpointer data, const GError *error) {
+  if (!error)
+    posix_fadvise(fd, offset, (off_t) size, POSIX_FADV_WILLNEED);
 }
 
-/* The kernel's answer, 0 or -errno. */
-static int push(Ahead *ahead, EngineMsg msg, EngineBody *body) {
-  if (!read_whole(body, ahead->buffer))
-    return -EIO;
-  struct fuse_bufvec octets = FUSE_BUFVEC_INIT(engine_body_size(body));
-  octets.buf[0].mem = ahead->buffer;
-  return fuse_lowlevel_notify_store(ahead->session, node_message_ino(msg.space, msg.uid), 0, &octets,
-                                    FUSE_BUF_NO_SPLICE);
-}
+/* A body whose octets are being read from the disk, until it is pushed. */
+typedef struct {
+  EngineMsg msg;
+  EngineBody *body;
+} Coming;
 
 /* Where the step is to go on after @uid, 0: nowhere. The reader may have overtaken it. */
 static guint32 position(Ahead *ahead, guint32 space, guint32 uid) {
@@ -123,31 +120,59 @@ static void set_probe(Ahead *ahead, guint32 space, guint32 uid) {
   g_mutex_unlock(&ahead->lock);
 }
 
+/* Pushes the first octets of what comes next, unless the reader is there already. FALSE: the kernel
+ * does not know the node. */
+static gboolean push(Ahead *ahead, const Coming *coming) {
+  EngineMsg msg = coming->msg;
+  gsize size = (gsize) MIN(engine_body_size(coming->body), BODY_BYTES);
+  if (!size || position(ahead, msg.space, msg.uid) != msg.uid)
+    return TRUE;
+  Reading reading = {ahead->buffer, FALSE};
+  engine_body_read(coming->body, 0, size, on_octets, &reading);
+  if (!reading.ok || notify_has_sizes(ahead->notify))
+    return TRUE;
+  struct fuse_bufvec octets = FUSE_BUFVEC_INIT(size);
+  octets.buf[0].mem = ahead->buffer;
+  return fuse_lowlevel_notify_store(ahead->session, node_message_ino(msg.space, msg.uid), 0, &octets,
+                                    FUSE_BUF_NO_SPLICE) != -ENOENT;
+}
+
 /* Pushes @count messages after @uid. The one in the middle is the probe, so that the next step has
  * begun before the reader is through with this one. Returns up to where nothing is left to do. */
 static guint32 step(Ahead *ahead, guint32 space, guint32 uid, guint count) {
+  Coming coming[DISK_DEPTH];
   guint64 bytes = 0;
-  gboolean probed = FALSE;
-  for (guint i = 0; i < count && bytes < MOST_BYTES; i++) {
-    EngineMsg msg = {space, position(ahead, space, uid)};
-    if (!msg.uid || notify_has_sizes(ahead->notify))
+  guint taken = 0, pushed = 0;
+  gboolean probed = FALSE, useful = TRUE, more = TRUE;
+  while (pushed < taken || more) {
+    more = more && taken < count && bytes < MOST_BYTES && useful;
+    if (more && taken - pushed < DISK_DEPTH) {
+      EngineMsg msg = {space, position(ahead, space, uid)};
+      EngineBody *body = msg.uid ? engine_body_next(ahead->engine, &msg) : NULL;
+      if (!body) {
+        useful = FALSE; /* what follows has to be fetched first */
+        continue;
+      }
+      uid = msg.uid;
+      guint64 size = MIN(engine_body_size(body), BODY_BYTES);
+      bytes += size;
+      if (!probed && size && (taken >= count / 2 || bytes >= MOST_BYTES / 2)) {
+        set_probe(ahead, space, uid);
+        probed = TRUE;
+        engine_body_close(&body);
+        continue;
+      }
+      engine_body_read(body, 0, size, on_place, NULL);
+      coming[taken++ % DISK_DEPTH] = (Coming){msg, body};
+      continue;
+    }
+    if (pushed == taken)
       break;
-    EngineBody *body = engine_body_next(ahead->engine, &msg);
-    if (!body)
-      return uid + STRIDE / 4; /* they have to be fetched first */
-    uid = msg.uid;
-    guint64 size = engine_body_size(body);
-    bytes += MIN(size, BODY_BYTES);
-    gboolean probe = !probed && size && (i >= count / 2 || bytes >= MOST_BYTES / 2);
-    gboolean unknown = !probe && size && size <= BODY_BYTES && push(ahead, msg, body) == -ENOENT;
-    engine_body_close(&body);
-    if (unknown)
-      return uid + STRIDE / 4; /* he goes by names that he knows, not by a listing */
-    if (probe)
-      set_probe(ahead, space, uid);
-    probed |= probe;
+    Coming *first = &coming[pushed++ % DISK_DEPTH];
+    useful = push(ahead, first) && useful; /* else he goes by names that he knows, not by a listing */
+    engine_body_close(&first->body);
   }
-  return uid;
+  return useful ? uid : uid + STRIDE / 4;
 }
 
 static Follow *due_locked(Ahead *ahead) {

@@ -215,6 +215,17 @@ static gboolean read_row(Store *store, guint generation, guint32 space, guint32 
                            : store_sql_error(store, reader.conn, "cannot find a body", error);
 }
 
+/* Has the kernel look up a file that will be opened under the lock: that may take the disk a while,
+ * and others want the lock meanwhile. */
+static void look_up_file(Store *store, Extent at) {
+  if (at.pack != 0)
+    return;
+  struct stat status;
+  g_autofree char *path = body_file_path(at.offset);
+  if (fstatat(store->dir_fd, path, &status, 0) != 0)
+    log_debug("%s: %s", path, g_strerror(errno));
+}
+
 StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
   for (;;) {
     g_mutex_lock(&store->lock);
@@ -223,9 +234,13 @@ StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
     BodyRow *known = pending ? NULL : known_row_locked(store, id.space, id.uid);
     if (known && known->uid != id.uid)
       known = NULL;
-    Pin *pin = pending ? pin_locked(store, pending->at) : known ? pin_locked(store, known->at) : NULL;
-    if (pin && known)
-      touch_locked(store, id, &known->used);
+    BodyRow row = known ? *known : (BodyRow){0};
+    Pin *pin = pending ? pin_locked(store, pending->at) : NULL;
+    if (known && row.at.pack != 0) {
+      pin = pin_locked(store, row.at);
+      if (pin)
+        touch_locked(store, id, &known->used);
+    }
     gboolean in_order = store->looked_for.space == id.space && id.uid > store->looked_for.uid &&
                         id.uid - store->looked_for.uid <= ROWS;
     store->looked_for = id;
@@ -233,10 +248,10 @@ StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
     if (pin)
       return &pin->body;
 
-    BodyRow row;
-    if (!read_row(store, generation, id.space, id.uid, in_order ? ROWS : 1, &row, error) ||
-        row.uid != id.uid)
+    if (!known && (!read_row(store, generation, id.space, id.uid, in_order ? ROWS : 1, &row, error) ||
+                   row.uid != id.uid))
       return NULL;
+    look_up_file(store, row.at);
     g_mutex_lock(&store->lock);
     gboolean settled = generation == store->bury_generation;
     pin = pin_locked(store, row.at);
@@ -268,11 +283,12 @@ StoreBody *store_body_next(Store *store, MsgId *id_inout) {
     guint generation = store->bury_generation;
     const BodyRow *known = known_row_locked(store, id_inout->space, from + 1);
     BodyRow row = known ? *known : (BodyRow){0};
-    Pin *pin = known ? pin_locked(store, row.at) : NULL;
+    Pin *pin = known && row.at.pack != 0 ? pin_locked(store, row.at) : NULL;
     g_mutex_unlock(&store->lock);
     if (!pin) {
-      if (!read_row(store, generation, id_inout->space, from + 1, ROWS, &row, NULL))
+      if (!known && !read_row(store, generation, id_inout->space, from + 1, ROWS, &row, NULL))
         return NULL;
+      look_up_file(store, row.at);
       g_mutex_lock(&store->lock);
       gboolean settled = generation == store->bury_generation;
       pin = pin_locked(store, row.at);
