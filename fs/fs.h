@@ -12,6 +12,8 @@
 
 typedef struct Parks Parks;
 typedef struct Notify Notify;
+typedef struct Replay Replay;
+typedef struct Ahead Ahead;
 typedef struct Virtual Virtual;
 typedef struct OpenFiles OpenFiles;
 
@@ -19,6 +21,8 @@ typedef struct {
   Engine *engine;
   Parks *parks;
   Notify *notify;
+  Replay *replay;
+  Ahead *ahead;
   Virtual *virtual;
   OpenFiles *files;
   uid_t uid; /* owner of everything: who mounted */
@@ -39,6 +43,9 @@ void ops_dir_add(struct fuse_lowlevel_ops *ops);
 void ops_file_add(struct fuse_lowlevel_ops *ops);
 void ops_fs_add(struct fuse_lowlevel_ops *ops);
 void ops_xattr_add(struct fuse_lowlevel_ops *ops);
+
+/* Answers a GETATTR or SETATTR with the attributes of @ino as the index has them; ops-dir.c. */
+void reply_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino);
 
 /* What is open, so that it can be closed when the mount ends under it: the kernel then sends no
  * RELEASE. Free it after the last request, before the engine and the virtual files. */

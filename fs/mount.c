@@ -2,7 +2,7 @@
  *
  * In this order, and undone in the reverse one:
  *   read the configuration · fork to the background · guard · signals · engine: open, log in ·
- *   kernel mount · notify thread · engine: start · tell the parent · serve.
+ *   kernel mount · threads that talk to the kernel · engine: start · tell the parent · serve.
  * Nothing is mounted before the login worked, and nobody waits for a server with a mount that
  * nobody serves.
  */
@@ -22,12 +22,14 @@
 #include "base/log.h"
 #include "cli/ask.h"
 #include "cli/mounts.h"
+#include "fs/ahead.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
 #include "fs/guard.h"
 #include "fs/init-reply.h"
 #include "fs/notify.h"
 #include "fs/park.h"
+#include "fs/replay.h"
 #include "fs/stopper.h"
 #include "fs/virtual.h"
 
@@ -230,7 +232,9 @@ static gboolean start(Running *run, GError **error) {
   widen_read_ahead(mount->minor);
   run->fs.virtual = virtual_new(run->fs.engine);
   run->fs.files = open_files_new(&run->fs);
-  run->fs.notify = notify_new(run->session, run->fs.engine);
+  run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
+  run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
+  run->fs.ahead = ahead_new(run->session, run->fs.engine, run->fs.notify);
   if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
     return FALSE;
   stopper_mounted(run->stopper, &run->fs, run->session, run->path, mount->minor);
@@ -255,6 +259,10 @@ static void finish(Running *run) {
   stopper_free(&run->stopper);
   if (run->fs.notify && !notify_stop(run->fs.notify, STOP_MS))
     _exit(CLI_FAILED);
+  if (run->fs.ahead && !ahead_stop(run->fs.ahead, STOP_MS))
+    _exit(CLI_FAILED);
+  if (run->fs.replay && !replay_stop(run->fs.replay, STOP_MS))
+    _exit(CLI_FAILED);
   /* No body is closed under a read; all were cancelled, so this is short. */
   if (run->fs.parks && !parks_wait_empty(run->fs.parks, STOP_MS))
     log_warning("%u requests were not answered", parks_count(run->fs.parks));
@@ -262,7 +270,9 @@ static void finish(Running *run) {
     open_files_free(&run->fs.files);
   if (run->fs.engine)
     engine_close(&run->fs.engine);
+  ahead_free(&run->fs.ahead);
   notify_free(&run->fs.notify);
+  replay_free(&run->fs.replay);
   if (run->mounted)
     fuse_session_unmount(run->session);
   if (run->session)

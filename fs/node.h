@@ -16,6 +16,9 @@ typedef enum {
   NODE_MESSAGE = 2,      /* id: uidspace; uid */
   NODE_CONTROL_DIR = 3,  /* id 0 */
   NODE_CONTROL_FILE = 4, /* id: index of the file, from 1 */
+  /* Seen by the thread of replay.h alone, and not parsed: what it removes once more. */
+  NODE_GONE_FOLDER = 14,
+  NODE_GONE_MESSAGE = 15,
 } NodeKind;
 
 typedef struct {

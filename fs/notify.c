@@ -36,12 +36,15 @@ typedef struct {
   GHashTable *attributes; /* ino (gint64 *) of nodes whose attributes changed */
   GHashTable *resets;     /* folder ids that were listed anew */
   GArray *gone;           /* Gone */
+  GArray *news;           /* EngineNews, their names owned: for `told` */
   GArray *after;          /* After */
 } Batch;
 
 struct Notify {
   struct fuse_session *session;
   Engine *engine;
+  EngineNewsFn told;
+  gpointer told_data;
   GThread *thread;
 
   GMutex lock; /* guards what follows; a leaf */
@@ -61,6 +64,10 @@ static void gone_clear(gpointer data) {
   g_free(((Gone *) data)->name);
 }
 
+static void news_clear(gpointer data) {
+  g_free((char *) ((EngineNews *) data)->name);
+}
+
 static Batch *batch_new(void) {
   Batch *batch = g_new0(Batch, 1);
   batch->listings = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
@@ -69,6 +76,8 @@ static Batch *batch_new(void) {
   batch->resets = g_hash_table_new(g_direct_hash, g_direct_equal);
   batch->gone = g_array_new(FALSE, FALSE, sizeof(Gone));
   g_array_set_clear_func(batch->gone, gone_clear);
+  batch->news = g_array_new(FALSE, FALSE, sizeof(EngineNews));
+  g_array_set_clear_func(batch->news, news_clear);
   batch->after = g_array_new(FALSE, FALSE, sizeof(After));
   return batch;
 }
@@ -79,6 +88,7 @@ static void batch_free(Batch *batch) {
   g_hash_table_unref(batch->attributes);
   g_hash_table_unref(batch->resets);
   g_array_unref(batch->gone);
+  g_array_unref(batch->news);
   g_array_unref(batch->after);
   g_free(batch);
 }
@@ -131,6 +141,9 @@ static void queue_locked(Notify *notify, const EngineNews *news) {
   default:
     break;
   }
+  EngineNews copy = *news;
+  copy.name = g_strdup(news->name);
+  g_array_append_val(queue->news, copy);
   notify->queued++;
 }
 
@@ -271,6 +284,9 @@ static gpointer notify_thread(gpointer data) {
     if (!last)
       tell(notify, batch);
     call_after(batch);
+    if (!last && batch->news->len)
+      notify->told((const EngineNews *) (gconstpointer) batch->news->data, batch->news->len,
+                   notify->told_data);
     batch_free(batch);
 
     g_mutex_lock(&notify->lock);
@@ -299,12 +315,14 @@ static void learn_spaces(Notify *notify, guint32 parent) {
   }
 }
 
-Notify *notify_new(struct fuse_session *session, Engine *engine) {
+Notify *notify_new(struct fuse_session *session, Engine *engine, EngineNewsFn told, gpointer data) {
   Notify *notify = g_new0(Notify, 1);
   g_mutex_init(&notify->lock);
   g_cond_init(&notify->wake);
   notify->session = session;
   notify->engine = engine;
+  notify->told = told;
+  notify->told_data = data;
   notify->queue = batch_new();
   notify->spaces = g_hash_table_new(g_direct_hash, g_direct_equal);
   learn_spaces(notify, 0);

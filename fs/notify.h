@@ -18,8 +18,9 @@
 
 #include "fs/fs.h"
 
-/* Starts the thread; @engine is asked for folders. Neither argument is owned. */
-Notify *notify_new(struct fuse_session *session, Engine *engine);
+/* Starts the thread; @engine is asked for folders. @told (an EngineNewsFn) is called by the thread
+ * with the news that the kernel has been told of. No argument is owned. */
+Notify *notify_new(struct fuse_session *session, Engine *engine, EngineNewsFn told, gpointer data);
 
 /* An EngineNewsFn; @data is the Notify. Copies and returns at once. */
 void notify_news(const EngineNews *news, gsize count, gpointer data);

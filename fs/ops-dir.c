@@ -9,6 +9,7 @@
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "fs/park.h"
+#include "fs/replay.h"
 #include "fs/reply.h"
 #include "fs/virtual.h"
 
@@ -126,6 +127,8 @@ static struct fuse_entry_param control_entry(const Fs *fs, guint32 id) {
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Fs *fs = fuse_req_userdata(req);
   Node dir;
+  if (replay_lookup(fs->replay, req, parent, name))
+    return;
   if (!node_parse(parent, &dir)) {
     fuse_reply_err(req, ESTALE);
   } else if (dir.kind == NODE_CONTROL_DIR
@@ -179,14 +182,16 @@ static gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error
       return TRUE;
     }
     break;
+  case NODE_GONE_FOLDER:
+  case NODE_GONE_MESSAGE:
+    break;
   }
   g_set_error(error, EML_ERROR, EML_ERROR_STALE, "no such file");
   return FALSE;
 }
 
 /* No section: the kernel itself drops attributes that were asked for before an invalidation. */
-static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-  Fs *fs = fuse_req_userdata(req);
+void reply_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino) {
   g_autoptr(GError) error = NULL;
   Node node;
   struct stat st;
@@ -196,6 +201,10 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     reply_error_node(req, error);
   else
     fuse_reply_attr(req, &st, node.kind == NODE_CONTROL_FILE ? 0 : KEEP_SECONDS);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
+  reply_attributes(fuse_req_userdata(req), req, ino);
 }
 
 /* ---- listings ---- */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "fs/ahead.h"
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "fs/park.h"
@@ -228,12 +229,15 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
     *wait = (ReadWait){.fs = fs, .req = req};
     guint64 park = wait->park = park_begin(fs->parks, req);
     EngineBody *body = file_of(fi)->body;
+    if (offset == 0)
+      ahead_read(fs->ahead, (EngineMsg){node.id, node.uid});
     park_waits(fs->parks, park, engine_body_read(body, (guint64) offset, size, on_read, wait));
   }
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-  release_file(fuse_req_userdata(req), file_of(fi));
+  if (fi->fh) /* what replay.c created has none */
+    release_file(fuse_req_userdata(req), file_of(fi));
   fuse_reply_err(req, 0);
 }
 

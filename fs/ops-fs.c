@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * statfs, init, and everything that would write: EROFS. The mount is not "ro" for the kernel,
- * since it will not stay so.
+ * statfs, init, and everything that would write: EROFS, but for the calls of replay.h. The mount is
+ * not "ro" for the kernel, since it will not stay so.
  */
 #include "fs/fs.h"
+#include "fs/replay.h"
+
+static Replay *replay_of(fuse_req_t req) {
+  return ((Fs *) fuse_req_userdata(req))->replay;
+}
 
 #define BLOCK 4096
 /* Free space shown when the account has no limit: 1 PiB. Programs take 0 for a full disk. */
@@ -46,10 +51,12 @@ static void no_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
   fuse_reply_err(req, EROFS);
 }
 static void no_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode) {
-  fuse_reply_err(req, EROFS);
+  if (!replay_mkdir(replay_of(req), req, parent, name))
+    fuse_reply_err(req, EROFS);
 }
 static void no_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) {
-  fuse_reply_err(req, EROFS);
+  if (!replay_remove(replay_of(req), req, parent, name))
+    fuse_reply_err(req, EROFS);
 }
 static void no_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name) {
   fuse_reply_err(req, EROFS);
@@ -63,11 +70,13 @@ static void no_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 }
 static void no_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                       struct fuse_file_info *fi) {
-  fuse_reply_err(req, EROFS);
+  if (!replay_create(replay_of(req), req, parent, name, fi))
+    fuse_reply_err(req, EROFS);
 }
 static void no_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                        struct fuse_file_info *fi) {
-  fuse_reply_err(req, EROFS);
+  if (!replay_setattr(replay_of(req), req, ino))
+    fuse_reply_err(req, EROFS);
 }
 static void no_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
                      struct fuse_file_info *fi) {

@@ -10,8 +10,10 @@
 
 #include "base/log.h"
 #include "cli/mounts.h"
+#include "fs/ahead.h"
 #include "fs/notify.h"
 #include "fs/park.h"
+#include "fs/replay.h"
 
 #define NOTIFY_MS 2000
 #define KICK_MS 50
@@ -37,6 +39,10 @@ static void stop_mount(Stopper *stopper) {
   parks_cancel_all(stopper->fs->parks);
   if (!notify_stop(stopper->fs->notify, NOTIFY_MS))
     log_warning("a notification hangs in the kernel");
+  if (!ahead_stop(stopper->fs->ahead, NOTIFY_MS))
+    log_warning("a push into the page cache hangs in the kernel");
+  if (!replay_stop(stopper->fs->replay, NOTIFY_MS))
+    log_warning("a call into the mount hangs in the kernel");
   g_autoptr(Mount) mount = mounts_at(stopper->path);
   if (mount && mount->minor == stopper->minor && !mounts_detach(stopper->path, TRUE, &error)) {
     log_warning("%s", error->message);

@@ -484,11 +484,20 @@ static void push(Bodies *bodies, guint32 space, guint32 folder, gboolean ahead, 
 /* ---- opening ---- */
 
 /* Follows the reader of @space who opens @uid, and plans what to fetch ahead of it. */
-static void follow(Bodies *bodies, guint32 number, guint32 folder, guint32 uid) {
+static void follow(Bodies *bodies, guint32 number, guint32 uid) {
   guint plan = 0;
-  guint32 after = 0;
+  guint32 after = 0, folder = 0;
   g_mutex_lock(&bodies->lock);
-  Space *space = space_get_locked(bodies, number, folder);
+  Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(number));
+  if (!space) {
+    g_mutex_unlock(&bodies->lock);
+    g_autoptr(StoreFolder) found = store_folder_by_space(bodies->engine->store, number, NULL);
+    if (!found)
+      return;
+    g_mutex_lock(&bodies->lock);
+    space = space_get_locked(bodies, number, found->id);
+  }
+  folder = space->folder; /* a uidspace never comes to another */
   gint64 now = g_get_monotonic_time();
   gboolean in_order = uid > space->last_uid && uid - space->last_uid <= READER_STRIDE &&
                       now - space->last_open < READER_GONE_US;
@@ -592,10 +601,8 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
   g_autoptr(GError) error = NULL;
   MsgId id = {msg.space, msg.uid};
   g_autoptr(StoreBody) whole = store_body_get(engine->store, id, &error);
-  g_autoptr(StoreFolder) folder = store_folder_by_space(engine->store, msg.space, NULL);
   if (whole) {
-    if (folder)
-      follow(engine->bodies, msg.space, folder->id, msg.uid);
+    follow(engine->bodies, msg.space, msg.uid);
     done(engine_body_whole(engine, g_steal_pointer(&whole)), data, NULL);
     return 0;
   }
@@ -603,6 +610,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
     log_warning("message %u is fetched again: %s", msg.uid, error->message);
   g_clear_error(&error);
   g_autoptr(StoreMessage) message = store_message_get(engine->store, id, &error);
+  g_autoptr(StoreFolder) folder = store_folder_by_space(engine->store, msg.space, NULL);
   if (message && !folder)
     g_set_error(&error, EML_ERROR, EML_ERROR_STALE, "the folder is gone");
   if (error || !link_usable(engine->link, &error)) {
@@ -622,8 +630,15 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
   }
   WaitCall call = {.kind = WAIT_BODY, .done.body = done, .data = data};
   EngineWait wait = want_body(engine->bodies, msg, folder->id, message->size, &call);
-  follow(engine->bodies, msg.space, folder->id, msg.uid);
+  follow(engine->bodies, msg.space, msg.uid);
   return wait;
+}
+
+EngineBody *engine_body_next(Engine *engine, EngineMsg *msg_inout) {
+  MsgId id = {msg_inout->space, msg_inout->uid};
+  StoreBody *whole = store_body_next(engine->store, &id);
+  msg_inout->uid = id.uid;
+  return whole ? engine_body_whole(engine, whole) : NULL;
 }
 
 void engine_body_close(EngineBody **body) {

@@ -122,6 +122,11 @@ typedef void (*EngineBodyDone)(EngineBody *body, gpointer data, const GError *er
  * with its octets fetched as they are read. */
 EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, gpointer data);
 void engine_body_close(EngineBody **body);
+
+/* Opens the next body above *@msg_inout in the order of UIDs that is here whole, for reading ahead:
+ * does not count as a use, and its reads complete before they return. NULL: there is none, or none
+ * that can be had now. */
+EngineBody *engine_body_next(Engine *engine, EngineMsg *msg_inout);
 /* Its exact size in octets. */
 guint64 engine_body_size(const EngineBody *body);
 

@@ -8,7 +8,8 @@
  * Why a pinned body is never freed: the row is deleted and committed first, then, under the lock,
  * bury_generation grows and the pins are looked at, then bytes go (evict.c). Whoever pins reads
  * the generation, then the row, then pins; when the generation moved meanwhile he looks again,
- * and no longer finds the row.
+ * and no longer finds the row. Rows that were kept from an earlier scan are of no use once the
+ * generation moved, which it does with every commit that deleted rows.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -130,31 +131,99 @@ void store_body_unref(StoreBody *body) {
 
 /* ---- finding ---- */
 
-static void touch_locked(Store *store, MsgId id, gint64 used) {
+/* Rows of bodies are read ROWS at a time when they are looked for in the order of their UIDs, and
+ * kept as long as no row was deleted. */
+#define ROWS 128
+
+static void touch_locked(Store *store, MsgId id, gint64 *used) {
   /* What is in the younger half of all uses does not come up for eviction soon. */
-  if (store->clock - used <= (gint64) store->bodies / 2 || store->touches->len >= PENDING_MAX)
+  if (store->clock - *used <= (gint64) store->bodies / 2 || store->touches->len >= PENDING_MAX)
     return;
   Touch touch = {.id = id, .clock = store->clock++};
+  *used = touch.clock;
   g_array_append_val(store->touches, touch);
   keeper_due_locked(store, JOB_TOUCH,
                     store->touches->len < PENDING_MAX / 4 ? 10 * G_USEC_PER_SEC : 0);
 }
 
-/* Whether there is a row; with an error neither. */
-static gboolean find_row(Store *store, MsgId id, Extent *at_out, gint64 *used_out, GError **error) {
+/* The first row of @rows from @uid on, if it is known which that is. */
+static BodyRow *rows_find(const BodyRows *rows, guint32 space, guint32 uid) {
+  guint low = 0, high = rows->rows->len;
+  if (rows->space != space || high == 0 || g_array_index(rows->rows, BodyRow, 0).uid > uid)
+    return NULL;
+  while (low < high) {
+    guint middle = (low + high) / 2;
+    if (g_array_index(rows->rows, BodyRow, middle).uid < uid)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < rows->rows->len ? &g_array_index(rows->rows, BodyRow, low) : NULL;
+}
+
+static BodyRow *known_row_locked(Store *store, guint32 space, guint32 uid) {
+  if (store->known_generation != store->bury_generation)
+    return NULL;
+  BodyRow *row = rows_find(&store->known[0], space, uid);
+  return row ? row : rows_find(&store->known[1], space, uid);
+}
+
+/* Keeps @rows, read under @generation, in the place of the older ones; takes them. */
+static void know_locked(Store *store, guint generation, BodyRows *rows) {
+  if (generation != store->bury_generation)
+    return;
+  if (store->known_generation != generation)
+    g_array_set_size(store->known[0].rows, 0);
+  store->known_generation = generation;
+  BodyRows older = store->known[1];
+  store->known[1] = store->known[0];
+  store->known[0] = *rows;
+  *rows = older;
+}
+
+/* The row with the lowest UID from @uid on; FALSE without error: there is none. */
+static gboolean read_row(Store *store, guint generation, guint32 space, guint32 uid, guint count,
+                         BodyRow *row_out, GError **error) {
   autoreader reader = reader_take(store, error);
   if (!reader.conn)
     return FALSE;
-  autostmt *stmt = conn_stmt(reader.conn, STMT_BODY_GET);
-  STMT_BIND(stmt, id.space, id.uid);
-  int rc = sqlite3_step(stmt);
-  if (rc != SQLITE_ROW)
-    return rc != SQLITE_DONE && store_sql_error(store, reader.conn, "cannot find a body", error);
-  at_out->pack = (guint32) sqlite3_column_int64(stmt, 0);
-  at_out->offset = (guint64) sqlite3_column_int64(stmt, 1);
-  at_out->length = (guint64) sqlite3_column_int64(stmt, 2);
-  *used_out = sqlite3_column_int64(stmt, 3);
-  return TRUE;
+  autostmt *stmt = conn_stmt(reader.conn, STMT_BODY_NEXT);
+  STMT_BIND(stmt, space, uid, count);
+  BodyRows rows = {space, count > 1 ? g_array_sized_new(FALSE, FALSE, sizeof(BodyRow), count) : NULL};
+  gboolean any = FALSE;
+  int rc;
+  while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    BodyRow row = {.uid = (guint32) sqlite3_column_int64(stmt, 4),
+                   .at = {.pack = (guint32) sqlite3_column_int64(stmt, 0),
+                          .offset = (guint64) sqlite3_column_int64(stmt, 1),
+                          .length = (guint64) sqlite3_column_int64(stmt, 2)},
+                   .used = sqlite3_column_int64(stmt, 3)};
+    if (!any)
+      *row_out = row;
+    any = TRUE;
+    if (rows.rows)
+      g_array_append_val(rows.rows, row);
+  }
+  if (rc == SQLITE_DONE && rows.rows) {
+    g_mutex_lock(&store->lock);
+    know_locked(store, generation, &rows);
+    g_mutex_unlock(&store->lock);
+  }
+  if (rows.rows)
+    g_array_unref(rows.rows);
+  return rc == SQLITE_DONE ? any
+                           : store_sql_error(store, reader.conn, "cannot find a body", error);
+}
+
+/* Has the kernel look up a file that will be opened under the lock: that may take the disk a while,
+ * and others want the lock meanwhile. */
+static void look_up_file(Store *store, Extent at) {
+  if (at.pack != 0)
+    return;
+  struct stat status;
+  g_autofree char *path = body_file_path(at.offset);
+  if (fstatat(store->dir_fd, path, &status, 0) != 0)
+    log_debug("%s: %s", path, g_strerror(errno));
 }
 
 StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
@@ -162,27 +231,39 @@ StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
     g_mutex_lock(&store->lock);
     guint generation = store->bury_generation;
     Pending *pending = g_hash_table_lookup(store->pending, &id);
+    BodyRow *known = pending ? NULL : known_row_locked(store, id.space, id.uid);
+    if (known && known->uid != id.uid)
+      known = NULL;
+    BodyRow row = known ? *known : (BodyRow){0};
     Pin *pin = pending ? pin_locked(store, pending->at) : NULL;
+    if (known && row.at.pack != 0) {
+      pin = pin_locked(store, row.at);
+      if (pin)
+        touch_locked(store, id, &known->used);
+    }
+    gboolean in_order = store->looked_for.space == id.space && id.uid > store->looked_for.uid &&
+                        id.uid - store->looked_for.uid <= ROWS;
+    store->looked_for = id;
     g_mutex_unlock(&store->lock);
     if (pin)
       return &pin->body;
 
-    Extent at;
-    gint64 used = 0;
-    if (!find_row(store, id, &at, &used, error))
+    if (!known && (!read_row(store, generation, id.space, id.uid, in_order ? ROWS : 1, &row, error) ||
+                   row.uid != id.uid))
       return NULL;
+    look_up_file(store, row.at);
     g_mutex_lock(&store->lock);
     gboolean settled = generation == store->bury_generation;
-    pin = pin_locked(store, at);
+    pin = pin_locked(store, row.at);
     int problem = pin ? 0 : errno;
     gboolean missing = problem == ENOENT || problem == ENODATA;
     if (settled && pin) {
-      touch_locked(store, id, used);
+      touch_locked(store, id, &row.used);
     } else if (pin) {
       unpin_locked(store, pin);
     } else if (settled && missing) {
-      Pending row = {.id = id, .at = at};
-      g_array_append_val(store->forgotten, row);
+      Pending lost = {.id = id, .at = row.at};
+      g_array_append_val(store->forgotten, lost);
       keeper_due_locked(store, JOB_FLUSH, 0);
     }
     g_mutex_unlock(&store->lock);
@@ -194,6 +275,33 @@ StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
       eml_error_set_errno(error, EML_ERROR_FAILED, problem, "cannot open a body in %s", store->dir);
     return pin ? &pin->body : NULL;
   }
+}
+
+StoreBody *store_body_next(Store *store, MsgId *id_inout) {
+  for (guint32 from = id_inout->uid; from < G_MAXUINT32;) {
+    g_mutex_lock(&store->lock);
+    guint generation = store->bury_generation;
+    const BodyRow *known = known_row_locked(store, id_inout->space, from + 1);
+    BodyRow row = known ? *known : (BodyRow){0};
+    Pin *pin = known && row.at.pack != 0 ? pin_locked(store, row.at) : NULL;
+    g_mutex_unlock(&store->lock);
+    if (!pin) {
+      if (!known && !read_row(store, generation, id_inout->space, from + 1, ROWS, &row, NULL))
+        return NULL;
+      look_up_file(store, row.at);
+      g_mutex_lock(&store->lock);
+      gboolean settled = generation == store->bury_generation;
+      pin = pin_locked(store, row.at);
+      if (pin && !settled)
+        unpin_locked(store, pin);
+      g_mutex_unlock(&store->lock);
+      if (!settled)
+        continue;
+    }
+    id_inout->uid = row.uid;
+    return pin ? &pin->body : NULL;
+  }
+  return NULL;
 }
 
 /* ---- publishing ---- */

@@ -98,6 +98,8 @@ static const char *const statements[STMT_COUNT] = {
         " (SELECT 1 FROM body WHERE body.space = ?1 AND body.uid = message.uid) ORDER BY uid",
     [STMT_BODY_GET] =
         "SELECT pack, offset, length, used FROM body WHERE space = ?1 AND uid = ?2",
+    [STMT_BODY_NEXT] = "SELECT pack, offset, length, used, uid FROM body"
+                       " WHERE space = ?1 AND uid >= ?2 ORDER BY uid LIMIT ?3",
     /* The message may have gone since its body was committed; then nothing is written. */
     [STMT_BODY_PUT] =
         "INSERT OR REPLACE INTO body(space, uid, pack, offset, length, born, used)"

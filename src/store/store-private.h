@@ -52,6 +52,7 @@ typedef enum {
   STMT_MESSAGE_DELETE,
   STMT_MESSAGE_MISSING,
   STMT_BODY_GET,
+  STMT_BODY_NEXT,
   STMT_BODY_PUT,
   STMT_BODY_DELETE,
   STMT_BODY_FORGET,
@@ -184,6 +185,18 @@ typedef struct {
   gint64 clock;
 } Touch;
 
+typedef struct {
+  guint32 uid;
+  Extent at;
+  gint64 used;
+} BodyRow;
+
+/* Rows that were read together, since whoever opens a message mostly goes on with the next one. */
+typedef struct {
+  guint32 space;
+  GArray *rows; /* BodyRow, by UID, none left out between the first and the last */
+} BodyRows;
+
 typedef enum { JOB_COMMIT, JOB_FLUSH, JOB_TOUCH, JOB_EVICT, JOB_BURY, JOB_MARK, JOB_COUNT } Job;
 
 struct Store {
@@ -222,7 +235,10 @@ struct Store {
   GArray *forgotten;    /* Pending: rows whose bytes turned out to be missing */
   GArray *dirty_files;  /* guint64: numbers of files written since the last mark */
   guint64 dirty_bytes;
-  guint bury_generation; /* grows whenever bytes are about to be freed */
+  guint bury_generation; /* grows whenever rows of bodies went or bytes are about to be freed */
+  BodyRows known[2];     /* of known_generation; the latter is the older one */
+  guint known_generation;
+  MsgId looked_for;      /* by store_body_get */
   guint64 disk_packs, disk_files;
   guint64 bodies;
   guint64 evict_want; /* bytes to free beyond the limit, after ENOSPC */

@@ -216,6 +216,8 @@ static void store_free(Store *store) {
   g_hash_table_unref(store->pending);
   g_array_unref(store->graveyard);
   g_array_unref(store->touches);
+  for (guint i = 0; i < G_N_ELEMENTS(store->known); i++)
+    g_array_unref(store->known[i].rows);
   g_array_unref(store->forgotten);
   g_array_unref(store->dirty_files);
   g_mutex_clear(&store->keeping);
@@ -258,6 +260,8 @@ Store *store_open(const StoreConfig *config, char **notice_out, GError **error) 
   store->pending = g_hash_table_new_full(msgid_hash, msgid_equal, NULL, g_free);
   store->graveyard = g_array_new(FALSE, FALSE, sizeof(Extent));
   store->touches = g_array_new(FALSE, FALSE, sizeof(Touch));
+  for (guint i = 0; i < G_N_ELEMENTS(store->known); i++)
+    store->known[i].rows = g_array_new(FALSE, FALSE, sizeof(BodyRow));
   store->forgotten = g_array_new(FALSE, FALSE, sizeof(Pending));
   store->dirty_files = g_array_new(FALSE, FALSE, sizeof(guint64));
   g_mutex_init(&store->keeping);

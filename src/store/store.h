@@ -199,6 +199,9 @@ typedef struct {
 
 /* The body of @id, or NULL without error when it is not here, or NULL with error. */
 StoreBody *store_body_get(Store *store, MsgId id, GError **error);
+/* The body with the next UID above *@id_inout that is here, or NULL: there is none, or it cannot be
+ * had now. Does not count as a use. */
+StoreBody *store_body_next(Store *store, MsgId *id_inout);
 StoreBody *store_body_ref(StoreBody *body);
 void store_body_unref(StoreBody *body);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreBody, store_body_unref)

@@ -91,6 +91,7 @@ gboolean txn_commit_locked(Store *store, GError **error) {
     if (store->txn_victims->len > 0) {
       g_array_append_vals(store->graveyard, store->txn_victims->data, store->txn_victims->len);
       keeper_due_locked(store, JOB_BURY, G_USEC_PER_SEC);
+      store->bury_generation++;
     }
     store->bodies = (guint64) ((gint64) store->bodies + store->txn_bodies);
     g_mutex_unlock(&store->lock);

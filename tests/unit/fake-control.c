@@ -171,6 +171,13 @@ static char *do_bodies(Engine *engine, Folder *folder, gint64 a, gint64 b, const
   return g_strdup_printf("%u", count);
 }
 
+static char *do_reads(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
+  g_mutex_lock(&engine->lock);
+  guint count = engine->reads;
+  g_mutex_unlock(&engine->lock);
+  return g_strdup_printf("%u", count);
+}
+
 /* quota . USED LIMIT */
 static char *do_quota(Engine *engine, Folder *folder, gint64 used, gint64 limit, const char *text) {
   g_mutex_lock(&engine->lock);
@@ -192,6 +199,7 @@ static const struct {
     {"new", do_new},       {"gone", do_gone},       {"flags", do_flags}, {"mkdir", do_mkdir},
     {"rmdir", do_rmdir},   {"renumber", do_renumber}, {"list", do_list}, {"release", do_release},
     {"parked", do_parked}, {"bodies", do_bodies},   {"quota", do_quota}, {"log", do_log},
+    {"reads", do_reads},
 };
 
 static char *run_line(Engine *engine, const char *line) {

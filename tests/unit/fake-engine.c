@@ -357,7 +357,7 @@ static EngineBody *open_body(Engine *engine, EngineMsg msg) {
       }
     }
     body = g_new0(EngineBody, 1);
-    *body = (EngineBody){engine, msg, row->size, row->packed};
+    *body = (EngineBody){engine, msg, row->size, row->packed, FALSE};
     engine->opened++;
   }
   g_mutex_unlock(&engine->lock);
@@ -388,6 +388,25 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
   else if (kind == BODY_FAILS)
     finish_with(&wait, code, "made to fail");
   return number;
+}
+
+EngineBody *engine_body_next(Engine *engine, EngineMsg *msg_inout) {
+  g_mutex_lock(&engine->lock);
+  Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(msg_inout->space));
+  Row *row = NULL;
+  for (guint i = 0; folder && i < folder->rows->len && !row; i++) {
+    Row *one = &g_array_index(folder->rows, Row, i);
+    if (one->uid > msg_inout->uid && one->kind == BODY_NORMAL && one->size <= LARGE)
+      row = one;
+  }
+  guint32 uid = row ? row->uid : 0;
+  g_mutex_unlock(&engine->lock);
+  EngineBody *body = uid ? open_body(engine, (EngineMsg){msg_inout->space, uid}) : NULL;
+  if (body) {
+    body->ahead = TRUE;
+    msg_inout->uid = uid;
+  }
+  return body;
 }
 
 void engine_body_close(EngineBody **body) {
@@ -455,6 +474,9 @@ EngineWait engine_body_read(EngineBody *body, guint64 offset, gsize size, Engine
     g_mutex_unlock(&engine->lock);
     return number;
   }
+  g_mutex_lock(&engine->lock);
+  engine->reads += !body->ahead;
+  g_mutex_unlock(&engine->lock);
   done(engine->pack, body->packed + (gint64) offset, body_span(body, offset, size), data, NULL);
   return 0;
 }

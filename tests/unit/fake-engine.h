@@ -61,6 +61,7 @@ struct Engine {
   GThread *control; /* and one for each of its clients */
   int over;         /* eventfd: readable once `closing` */
   guint opened, closed; /* bodies */
+  guint reads;          /* of small bodies, but for those of engine_body_next */
 };
 
 struct EngineBody {
@@ -68,6 +69,7 @@ struct EngineBody {
   EngineMsg msg;
   guint64 size;
   gint64 packed;
+  gboolean ahead; /* by engine_body_next */
 };
 
 /* The caller of _locked holds the engine's lock. */
