@@ -315,30 +315,44 @@ static Amount count_missing(Offline *offline, const GPtrArray *folders) {
   return missing;
 }
 
+/* "2.1 GB" */
+static char *size_text(guint64 bytes) {
+  return bytes < 1000000000 ? g_strdup_printf("%.1f MB", (double) bytes / 1e6)
+                            : g_strdup_printf("%.1f GB", (double) bytes / 1e9);
+}
+
+static void tell_full_locked(Offline *offline, const StoreStats *stats) {
+  guint64 left = offline->total.bytes - MIN(offline->total.bytes, offline->done.bytes);
+  g_autofree char *all = size_text(stats->body_bytes + left), *limit = size_text(stats->limit);
+  g_autofree char *text =
+      g_strdup_printf("the cache is full: everything would take %s and cache_size is %s; set it higher, "
+                      "or fetch only some folders", all, limit);
+  offline->fatal = TRUE;
+  note_trouble_locked(offline, text);
+}
+
 /* The cache drops what was not used for the longest time when it is full: fetching more would make room
- * by dropping what was just fetched. */
-static gboolean has_room(Offline *offline, Amount page) {
+ * by dropping what was just fetched. Cuts @page to what has room; FALSE: nothing has. */
+static gboolean fit(Offline *offline, GArray *page) {
   StoreStats stats;
   if (!store_stats(offline->engine->store, &stats, NULL))
     return TRUE;
   g_mutex_lock(&offline->lock);
-  guint64 needed = stats.body_bytes + offline->outstanding.bytes + page.bytes;
-  gboolean room = needed <= stats.limit;
-  if (!room) {
-    guint64 all = stats.body_bytes + offline->total.bytes - MIN(offline->total.bytes, offline->done.bytes);
-    offline->fatal = TRUE;
-    g_free(offline->trouble);
-    offline->trouble = g_strdup_printf(
-        "the cache is full: everything would take %.1f GB and cache_size is %.1f GB; set it higher, "
-        "or fetch only some folders", (double) all / 1e9, (double) stats.limit / 1e9);
-  }
+  guint64 taken = stats.body_bytes + offline->outstanding.bytes;
+  guint fits = 0;
+  while (fits < page->len &&
+         taken + g_array_index(page, StoreMissing, fits).size <= stats.limit)
+    taken += g_array_index(page, StoreMissing, fits++).size;
+  /* What is under way is let finish first; it may turn out to be less. */
+  if (!fits && !offline->outstanding.messages)
+    tell_full_locked(offline, &stats);
   g_mutex_unlock(&offline->lock);
-  return room;
+  g_array_set_size(page, fits);
+  return fits > 0;
 }
 
 /* Asks for @page once the window has room for it. */
-static gboolean ask_for(Offline *offline, const StoreFolder *folder, const GArray *page,
-                        Ladder *ladder) {
+static gboolean ask_for(Offline *offline, const StoreFolder *folder, GArray *page, Ladder *ladder) {
   Amount more = amount_of(page);
   gboolean on = TRUE, full = TRUE;
   while (on && full) {
@@ -352,8 +366,9 @@ static gboolean ask_for(Offline *offline, const StoreFolder *folder, const GArra
       on = wait_a_moment(offline) && link_usable(offline->engine->link, NULL);
     }
   }
-  if (!on || !has_room(offline, more))
+  if (!on || !fit(offline, page))
     return FALSE;
+  more = amount_of(page);
   g_mutex_lock(&offline->lock);
   offline->outstanding.messages += more.messages;
   offline->outstanding.bytes += more.bytes;
