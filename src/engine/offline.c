@@ -252,7 +252,8 @@ static gboolean any_is_busy(Offline *offline) {
   return busy;
 }
 
-/* Has the watching connection list the folders, which schedules what differs, and waits for that. */
+/* Has the watching connection list the folders, which schedules what differs, and waits for that. FALSE:
+ * it was not possible, so nothing can be said of what the server has. */
 static gboolean update_folders(Offline *offline) {
   Engine *engine = offline->engine;
   gint64 until = deadline_in_ms((gint64) engine->account->timeout * 1000);
@@ -260,11 +261,10 @@ static gboolean update_folders(Offline *offline) {
   gboolean on = TRUE;
   set_doing(offline, "bringing the folders up to date");
   watch_refresh(engine->watch);
-  while (on && watch_listings(engine->watch) == before && link_usable(engine->link, NULL) &&
-         g_get_monotonic_time() < until)
-    on = wait_a_moment(offline);
-  while (on && any_is_busy(offline) && link_usable(engine->link, NULL))
-    on = wait_a_moment(offline);
+  while (on && watch_listings(engine->watch) == before)
+    on = wait_a_moment(offline) && link_usable(engine->link, NULL) && g_get_monotonic_time() < until;
+  while (on && any_is_busy(offline))
+    on = wait_a_moment(offline) && link_usable(engine->link, NULL);
   return on;
 }
 
@@ -408,41 +408,59 @@ static void fetch_missing(Offline *offline, const GPtrArray *folders, Ladder *la
   await_rest(offline, ladder);
 }
 
-static guint unlisted(const GPtrArray *folders) {
+/* Folders of which is not known what is in them. */
+static guint count_unknown(Offline *offline, const GPtrArray *folders) {
   guint count = 0;
-  for (guint i = 0; i < folders->len; i++)
-    count += !((const StoreFolder *) g_ptr_array_index(folders, i))->listed;
+  for (guint i = 0; i < folders->len; i++) {
+    const StoreFolder *folder = g_ptr_array_index(folders, i);
+    count += !folder->listed || syncs_is_refused(offline->engine->syncs, folder->id);
+  }
   return count;
+}
+
+/* A pass brought nothing. Without a server that is waited for as long as it takes; else it is not tried
+ * for ever. */
+static void note_fruitless(Offline *offline, guint *fruitless, const char *why) {
+  if (!link_usable(offline->engine->link, NULL) || ++*fruitless < FRUITLESS_MOST)
+    return;
+  g_mutex_lock(&offline->lock);
+  offline->fatal = TRUE;
+  if (!offline->trouble)
+    note_trouble_locked(offline, why);
+  g_mutex_unlock(&offline->lock);
 }
 
 /* Goes through the folders once. TRUE: nothing is missing that can be had. */
 static gboolean pass(Offline *offline, Ladder *ladder, guint *fruitless) {
-  if (!await_server(offline) || !update_folders(offline))
+  if (!await_server(offline))
     return FALSE;
-  g_autoptr(GPtrArray) folders = folders_of(offline);
-  if (!folders)
+  g_autoptr(GPtrArray) folders = update_folders(offline) ? folders_of(offline) : NULL;
+  if (!folders) {
+    note_fruitless(offline, fruitless, "the server does not list its folders");
     return FALSE;
+  }
   Amount missing = count_missing(offline, folders);
-  guint not_listed = unlisted(folders);
+  guint unknown = count_unknown(offline, folders);
   g_mutex_lock(&offline->lock);
   guint64 before = offline->done.messages;
   offline->total.messages = before + missing.messages;
   offline->total.bytes = offline->done.bytes + missing.bytes;
   offline->doing = NULL;
   g_mutex_unlock(&offline->lock);
+  if (!missing.messages && !unknown)
+    return TRUE;
   if (missing.messages)
     fetch_missing(offline, folders, ladder);
   g_mutex_lock(&offline->lock);
-  /* Without a server there is nothing to be had; that is waited for as long as it takes. */
-  gboolean vain = offline->done.messages == before && link_usable(offline->engine->link, NULL);
-  *fruitless = vain ? *fruitless + 1 : 0;
-  if (!missing.messages && not_listed && *fruitless >= FRUITLESS_MOST && !offline->trouble)
-    note_trouble_locked(offline, "not every folder could be listed; .control/log says why");
-  gboolean complete = !missing.messages && !not_listed;
-  if (*fruitless >= FRUITLESS_MOST && !complete)
-    offline->fatal = TRUE;
+  gboolean some = offline->done.messages > before;
   g_mutex_unlock(&offline->lock);
-  return complete;
+  if (some)
+    *fruitless = 0;
+  else
+    note_fruitless(offline, fruitless,
+                   unknown ? "not every folder could be listed; .control/log says why"
+                           : "the server gives nothing more; .control/log says why");
+  return FALSE;
 }
 
 /* ---- a run ---- */
@@ -455,8 +473,7 @@ static void finish_locked(Offline *offline, gboolean complete) {
     g_string_append_printf(text, "incomplete, the server does not give %" G_GUINT64_FORMAT " messages: %s",
                            offline->refused, offline->trouble);
   else if (offline->fatal)
-    g_string_append_printf(text, "incomplete, %s",
-                           offline->trouble ? offline->trouble : "the server gives nothing more");
+    g_string_append_printf(text, "incomplete, %s", offline->trouble);
   else
     g_string_append(text, "stopped");
   g_string_append_printf(text, "; %" G_GUINT64_FORMAT " messages fetched", offline->done.messages);

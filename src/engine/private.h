@@ -65,6 +65,9 @@ EngineWait syncs_await(Syncs *syncs, guint32 folder, EngineDone done, gpointer d
 /* Whether a run for @folder is due or going on. */
 gboolean syncs_is_busy(Syncs *syncs, guint32 folder);
 
+/* Whether the server refused the last run for @folder, which is to be tried again. */
+gboolean syncs_is_refused(Syncs *syncs, guint32 folder);
+
 /* Lines for the status text: listings that are under way. */
 void syncs_describe(Syncs *syncs, GString *text);
 
