@@ -11,16 +11,19 @@
 
 #include "base/err.h"
 #include "fs/ahead.h"
+#include "fs/ctl.h"
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "fs/park.h"
+#include "fs/replay.h"
 #include "fs/reply.h"
 #include "fs/virtual.h"
 
-/* A file handle: one of the two. */
+/* A file handle: one of the three. */
 typedef struct {
   EngineBody *body;
   VirtualText *text;
+  Ctl *ctl;
 } OpenFile;
 
 struct OpenFiles {
@@ -34,6 +37,8 @@ static void file_close(Fs *fs, OpenFile *file) {
     engine_body_close(&file->body);
   if (file->text)
     virtual_close(fs->virtual, file->text);
+  if (file->ctl)
+    ctl_free(file->ctl);
   g_free(file);
 }
 
@@ -70,11 +75,9 @@ static void release_file(Fs *fs, OpenFile *file) {
   file_close(fs, file);
 }
 
-/* Takes ownership of @body or @text. */
-static void reply_file(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, EngineBody *body,
-                       VirtualText *text) {
-  OpenFile *file = g_new(OpenFile, 1);
-  *file = (OpenFile){body, text};
+/* Takes ownership of what is in @opened. */
+static void reply_file(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, OpenFile opened) {
+  OpenFile *file = g_memdup2(&opened, sizeof opened);
   g_mutex_lock(&fs->files->lock);
   g_hash_table_add(fs->files->files, file);
   g_mutex_unlock(&fs->files->lock);
@@ -97,7 +100,7 @@ typedef struct {
 static void reply_body(gpointer data) {
   OpenWait *wait = data;
   wait->fi.keep_cache = 1; /* messages never change */
-  reply_file(wait->fs, wait->req, &wait->fi, wait->body, NULL);
+  reply_file(wait->fs, wait->req, &wait->fi, (OpenFile){.body = wait->body});
   g_free(wait);
 }
 
@@ -119,6 +122,9 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
+  } else if (ctl_is(ino)) {
+    fi->direct_io = 1;
+    reply_file(fs, req, fi, (OpenFile){.ctl = ctl_new(fs->engine)});
   } else if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
     fuse_reply_err(req, EROFS);
   } else if (node.kind == NODE_MESSAGE) {
@@ -129,7 +135,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
     park_waits(fs->parks, park, engine_body_open(fs->engine, msg, on_body, wait));
   } else if (node.kind == NODE_CONTROL_FILE && virtual_name(node.id)) {
     fi->direct_io = 1;
-    reply_file(fs, req, fi, NULL, virtual_open(fs->virtual, node.id));
+    reply_file(fs, req, fi, (OpenFile){.text = virtual_open(fs->virtual, node.id)});
   } else {
     fuse_reply_err(req, EISDIR);
   }
@@ -219,6 +225,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
+  } else if (ctl_is(ino)) {
+    ctl_read(file_of(fi)->ctl, req, size, offset);
   } else if (node.kind == NODE_CONTROL_FILE) {
     gsize have;
     const char *data = virtual_data(file_of(fi)->text, &have);
@@ -235,6 +243,25 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
   }
 }
 
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+                     struct fuse_file_info *fi) {
+  if (ctl_is(ino))
+    ctl_write(file_of(fi)->ctl, req, data, size, offset);
+  else
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                       struct fuse_file_info *fi) {
+  Fs *fs = fuse_req_userdata(req);
+  int by_truncation = FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW
+                      | FUSE_SET_ATTR_CTIME;
+  if (ctl_is(ino) && (to_set & FUSE_SET_ATTR_SIZE) && !(to_set & ~by_truncation))
+    ctl_setattr(fs, req);
+  else if (!replay_setattr(fs->replay, req, ino))
+    fuse_reply_err(req, EROFS);
+}
+
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   if (fi->fh) /* what replay.c created has none */
     release_file(fuse_req_userdata(req), file_of(fi));
@@ -244,5 +271,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 void ops_file_add(struct fuse_lowlevel_ops *ops) {
   ops->open = op_open;
   ops->read = op_read;
+  ops->write = op_write;
+  ops->setattr = op_setattr;
   ops->release = op_release;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * statfs, init, and everything that would write: EROFS, but for the calls of replay.h. The mount is
- * not "ro" for the kernel, since it will not stay so.
+ * statfs, init, and everything that would write: EROFS, but for .control/ctl (ops-file.c) and the
+ * calls of replay.h. The mount is not "ro" for the kernel, since it will not stay so.
  */
 #include "fs/fs.h"
 #include "fs/replay.h"
@@ -73,15 +73,6 @@ static void no_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
   if (!replay_create(replay_of(req), req, parent, name, fi))
     fuse_reply_err(req, EROFS);
 }
-static void no_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
-                       struct fuse_file_info *fi) {
-  if (!replay_setattr(replay_of(req), req, ino))
-    fuse_reply_err(req, EROFS);
-}
-static void no_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
-                     struct fuse_file_info *fi) {
-  fuse_reply_err(req, EROFS);
-}
 static void no_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
                          struct fuse_file_info *fi) {
   fuse_reply_err(req, EROFS);
@@ -105,8 +96,6 @@ void ops_fs_add(struct fuse_lowlevel_ops *ops) {
   ops->rename = no_rename;
   ops->link = no_link;
   ops->create = no_create;
-  ops->setattr = no_setattr;
-  ops->write = no_write;
   ops->fallocate = no_fallocate;
   ops->setxattr = no_setxattr;
   ops->removexattr = no_removexattr;

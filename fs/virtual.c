@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/ctl.h"
 
 #define FRESH_US G_USEC_PER_SEC
 
@@ -15,13 +16,19 @@ static char *text_log(Engine *engine) {
   return log_text();
 }
 
+static char *text_ctl(Engine *engine) {
+  return g_strdup(engine_commands(engine));
+}
+
 /* Ids are positions here and part of inode numbers: append only. */
 static const struct {
   const char *name;
   char *(*text)(Engine *engine);
+  gboolean writable;
 } files[] = {
-    {"status", text_status},
-    {"log", text_log},
+    {"status", text_status, FALSE},
+    {"log", text_log, FALSE},
+    {CTL_NAME, text_ctl, TRUE},
 };
 
 struct VirtualText {
@@ -111,6 +118,8 @@ void virtual_close(Virtual *virtual, VirtualText *text) {
 void virtual_stat(const Fs *fs, guint32 id, struct stat *st_out) {
   VirtualText *text = look(fs->virtual, id, FALSE);
   attr_control_file(fs, id, text->size, text->mtime, st_out);
+  if (files[id - 1].writable)
+    st_out->st_mode |= S_IWUSR;
   virtual_close(fs->virtual, text);
 }
 

@@ -23,6 +23,21 @@ void log_setup(LogLevel level, gboolean to_stderr) {
   g_mutex_unlock(&lock);
 }
 
+void log_set_level(LogLevel level) {
+  g_mutex_lock(&lock);
+  kept_level = level;
+  g_mutex_unlock(&lock);
+}
+
+gboolean log_level_parse(const char *name, LogLevel *level_out) {
+  for (guint i = 0; i < G_N_ELEMENTS(level_names); i++)
+    if (g_str_equal(level_names[i], name)) {
+      *level_out = (LogLevel) i;
+      return TRUE;
+    }
+  return FALSE;
+}
+
 void log_redact(const char *secret) {
   if (strlen(secret) < 4)
     return;

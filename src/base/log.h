@@ -12,6 +12,12 @@ typedef enum { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG } LogLevel;
 /* Sets what is kept and whether it also goes to stderr. Any thread. */
 void log_setup(LogLevel level, gboolean to_stderr);
 
+/* Changes only what is kept. Any thread. */
+void log_set_level(LogLevel level);
+
+/* "error" … "debug". FALSE: it is none of them. Any thread. */
+gboolean log_level_parse(const char *name, LogLevel *level_out);
+
 /* Adds a line "TIME LEVEL message". Never blocks on anything but a short lock. Any thread. */
 void log_line(LogLevel level, const char *format, ...) G_GNUC_PRINTF(2, 3);
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)

@@ -7,6 +7,7 @@
 static const CliCommand commands[] = {
     {"umount", "DIR", 1, 1, FALSE, cli_umount},
     {"status", "[ACCOUNT]", 0, 1, FALSE, cli_status},
+    {"sync", "ACCOUNT [FOLDER…]", 1, G_MAXUINT, FALSE, cli_sync},
 };
 
 static const char help[] =
@@ -14,6 +15,8 @@ static const char help[] =
     "  emlfs ACCOUNT DIR       mount the mail of ACCOUNT on the directory DIR\n"
     "  emlfs umount DIR        unmount it (also: fusermount3 -u DIR)\n"
     "  emlfs status [ACCOUNT]  show how mounted accounts are doing\n"
+    "  emlfs sync ACCOUNT [FOLDER…]\n"
+    "                          fetch everything, or these folders, for offline use\n"
     "\n"
     "Options:\n"
     "  --config FILE           instead of ~/.config/emlfs/emlfs.conf\n"
@@ -33,7 +36,7 @@ static const char help[] =
     "\n"
     "Folders are directories, messages are .eml files; DIR/.control/ tells how the mount is\n"
     "doing. emlfs returns once it is logged in and mounted, and goes on in the background.\n"
-    "Exit status: 0 done, 1 failed, 2 wrong usage. More: man emlfs\n";
+    "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. More: man emlfs\n";
 
 int cli_fail(const char *format, ...) {
   va_list args;

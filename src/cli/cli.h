@@ -6,7 +6,7 @@
 
 #include <glib.h>
 
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
 
 typedef struct {
   char *config;        /* --config, or NULL */
@@ -32,3 +32,4 @@ int cli_fail(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* The commands that live in this layer. */
 int cli_umount(const CliOptions *options);
 int cli_status(const CliOptions *options);
+int cli_sync(const CliOptions *options);

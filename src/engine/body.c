@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Small bodies. What is wanted stands in a table by message, so that many readers of one message
- * cause one fetch; per uidspace there is a queue of those somebody waits for and one of those that
- * will probably be read next. Jobs take batches from these queues, first the former, and keep two
- * commands in flight; a job ends when its queue is empty or something more urgent wants its
- * connection. A job counts itself in `serving` of its space in the same locked section in which it
- * finds work and out of it where it finds none, so that no want is left behind.
+ * Bodies: who wants which, and opening them. bodies-private.h tells how it is organized.
  *
  * Prefetch follows a reader that opens one message after the other in the order of their UIDs: each
  * step doubles what is fetched ahead of it, within limits. It is dropped when the reader is gone.
@@ -14,52 +9,13 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "engine/private.h"
+#include "engine/bodies-private.h"
 
-#define BATCH_COUNT 100
-#define BATCH_BYTES (4 * 1024 * 1024)
-#define IN_FLIGHT 2
 #define AHEAD_FIRST 16
 #define AHEAD_MOST 1024
 #define AHEAD_BYTES (24 * 1024 * 1024)
-#define READER_GONE_US (3 * G_USEC_PER_SEC)
 #define READER_STEPS 2 /* so many opens in order make a sequential reader */
 #define READER_STRIDE 4096 /* UIDs; who skips more is not reading in order */
-
-typedef enum { WANT_WAITED, WANT_AHEAD, WANT_IN_FLIGHT } WantState;
-
-/* One body that is to be fetched. */
-typedef struct {
-  EngineMsg msg; /* the key */
-  guint32 folder;
-  guint64 size;
-  WantState state;
-  gboolean refused; /* as one of several: it is fetched by itself now */
-  gboolean missed;  /* the server did not know it, perhaps not yet */
-  GList link;    /* in the space's queue, unless in flight */
-  GArray *waits; /* of EngineWait; empty for prefetch */
-} Want;
-
-/* One uidspace that is being read. */
-typedef struct {
-  guint32 space, folder;
-  GQueue waited, ahead; /* of Want.link */
-  guint serving[2];     /* jobs queued or at work: for those waited for, for prefetch */
-  /* the sequential reader */
-  guint32 last_uid;   /* opened last */
-  guint steps;        /* opens in order up to it */
-  guint32 ahead_uid;  /* prefetch has been planned up to this UID */
-  guint ahead_count;  /* how many to plan next time */
-  gint64 last_open;   /* monotonic µs */
-} Space;
-
-struct Bodies {
-  Engine *engine;
-  GMutex lock; /* guards everything below, wants and spaces included */
-  GHashTable *wants;     /* of Want by its msg */
-  GHashTable *spaces;    /* of Space by number */
-  GHashTable *downloads; /* of Download (no reference held) by its msg */
-};
 
 static guint msg_hash(gconstpointer key) {
   const EngineMsg *msg = key;
@@ -138,16 +94,21 @@ gboolean bodies_select(Engine *engine, ImapSession *session, guint32 id, guint32
 /* ---- queues ---- */
 
 static Space *space_get_locked(Bodies *bodies, guint32 number, guint32 folder) {
-  Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(number));
+  Space *space = bodies_space_locked(bodies, number);
   if (!space) {
     space = g_new0(Space, 1);
     space->space = number;
     space->folder = folder;
-    g_queue_init(&space->waited);
-    g_queue_init(&space->ahead);
+    for (guint i = 0; i < WANT_QUEUES; i++)
+      g_queue_init(&space->queues[i]);
     g_hash_table_insert(bodies->spaces, GUINT_TO_POINTER(number), space);
   }
   return space;
+}
+
+static void enqueue_locked(Space *space, Want *want, WantState state) {
+  want->state = state;
+  g_queue_push_tail_link(&space->queues[state], &want->link);
 }
 
 static Want *want_new_locked(Bodies *bodies, Space *space, guint32 uid, guint64 size,
@@ -156,91 +117,43 @@ static Want *want_new_locked(Bodies *bodies, Space *space, guint32 uid, guint64 
   want->msg = (EngineMsg){space->space, uid};
   want->folder = space->folder;
   want->size = size;
-  want->state = state;
   want->link.data = want;
   want->waits = g_array_new(FALSE, FALSE, sizeof(EngineWait));
   g_hash_table_insert(bodies->wants, &want->msg, want);
-  g_queue_push_tail_link(state == WANT_WAITED ? &space->waited : &space->ahead, &want->link);
+  enqueue_locked(space, want, state);
   return want;
 }
 
-/* Forgets what was planned ahead in @space. */
-static void drop_ahead_locked(Bodies *bodies, Space *space) {
+void bodies_queue_locked(Bodies *bodies, Want *want) {
+  Space *space = bodies_space_locked(bodies, want->msg.space);
+  enqueue_locked(space, want, want->waits->len ? WANT_WAITED
+                              : want->offline  ? WANT_LATER
+                                               : WANT_AHEAD);
+}
+
+void bodies_drop_ahead_locked(Bodies *bodies, Space *space) {
   GList *link;
-  while ((link = g_queue_pop_head_link(&space->ahead)))
-    g_hash_table_remove(bodies->wants, &((Want *) link->data)->msg);
-}
-
-/* Which jobs are to be pushed for @space; they are counted here and must be pushed by the caller
- * after it has unlocked. */
-typedef struct {
-  Bodies *bodies;
-  guint32 space, folder;
-  gboolean ahead;
-  gboolean refused; /* a command of it was, so this is a run on another connection */
-} Serve;
-
-static guint claim_locked(Space *space, gboolean ahead) {
-  guint length = ahead ? space->ahead.length : space->waited.length;
-  /* One job for a few, more in parallel when there is enough for each. */
-  guint useful = length == 0 ? 0 : 1 + length / (ahead ? BATCH_COUNT : 8);
-  guint most = 3;
-  guint target = MIN(useful, most);
-  guint more = target > space->serving[ahead] ? target - space->serving[ahead] : 0;
-  space->serving[ahead] += more;
-  return more;
-}
-
-static void push(Bodies *bodies, guint32 space, guint32 folder, gboolean ahead, guint count);
-
-/* Takes the next batch, a GArray of EngineMsg: what is waited for first, and for a prefetch job then
- * what is planned ahead. When it is empty and the job has nothing in flight (@last_chance), the job
- * no longer counts as serving. Wants are named by their msg from here on: anybody's answer may end
- * them. */
-static GArray *take_batch(const Serve *serve, gboolean last_chance) {
-  Bodies *bodies = serve->bodies;
-  GArray *batch = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
-  guint64 bytes = 0;
-  gboolean somebody_waits = FALSE;
-  g_mutex_lock(&bodies->lock);
-  Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(serve->space));
-  if (serve->ahead && g_get_monotonic_time() - space->last_open > READER_GONE_US)
-    drop_ahead_locked(bodies, space);
-  while (batch->len < BATCH_COUNT && bytes < BATCH_BYTES) {
-    GQueue *queue = space->waited.length || !serve->ahead ? &space->waited : &space->ahead;
-    /* Those who wait must not wait for what nobody asked for yet. */
-    if (queue == &space->ahead && somebody_waits)
-      break;
-    GList *link = g_queue_pop_head_link(queue);
-    if (!link)
-      break;
+  while ((link = g_queue_pop_head_link(&space->queues[WANT_AHEAD]))) {
     Want *want = link->data;
-    if (want->refused && batch->len) {
-      g_queue_push_head_link(queue, link);
-      break;
-    }
-    want->state = WANT_IN_FLIGHT;
-    somebody_waits |= want->waits->len > 0;
-    bytes += want->size;
-    g_array_append_val(batch, want->msg);
-    if (want->refused)
-      break;
+    if (want->offline)
+      enqueue_locked(space, want, WANT_LATER);
+    else
+      g_hash_table_remove(bodies->wants, &want->msg);
   }
-  if (!batch->len && last_chance)
-    space->serving[serve->ahead]--;
-  g_mutex_unlock(&bodies->lock);
-  return batch;
 }
 
 /* ---- completion ---- */
 
-/* Ends @msg's want, if there is one: everybody who waits gets @whole (a reference each) or @error. */
-static void finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
+void bodies_finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError *error) {
   g_autoptr(GArray) waits = NULL;
+  gboolean offline = FALSE;
+  guint64 size = 0;
   g_mutex_lock(&bodies->lock);
   Want *want = g_hash_table_lookup(bodies->wants, &msg);
   if (want) {
     waits = g_array_ref(want->waits);
+    offline = want->offline;
+    size = want->size;
     g_hash_table_remove(bodies->wants, &msg);
   }
   g_mutex_unlock(&bodies->lock);
@@ -251,244 +164,18 @@ static void finish(Bodies *bodies, EngineMsg msg, StoreBody *whole, const GError
     EngineBody *body = whole ? engine_body_whole(bodies->engine, store_body_ref(whole)) : NULL;
     call.done.body(body, call.data, error);
   }
+  if (offline)
+    offline_settled(bodies->engine->offline, msg, size, error);
 }
 
-/* ---- the job ---- */
-
-typedef struct {
-  ImapTag tag;
-  GArray *msgs; /* of EngineMsg; those that were answered have no want any more */
-} Batch;
-
-typedef struct {
-  Bodies *bodies;
-  guint32 space;
-  StoreWriter *writer; /* of the body being received */
-  guint64 size;
-  GError *failure; /* of the disk */
-} Receiving;
-
-static void batch_clear(gpointer data) {
-  g_array_unref(((Batch *) data)->msgs);
-}
-
-static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointer data) {
-  Receiving *receiving = data;
-  store_writer_abort(&receiving->writer);
-  receiving->size = size;
-  g_clear_error(&receiving->failure);
-  receiving->writer = store_writer_new(receiving->bodies->engine->store, size, &receiving->failure);
-  return receiving->writer != NULL;
-}
-
-static gboolean on_body_data(const void *octets, gsize size, gpointer data) {
-  Receiving *receiving = data;
-  if (store_writer_write(receiving->writer, octets, size, &receiving->failure))
-    return TRUE;
-  store_writer_abort(&receiving->writer);
-  return FALSE;
-}
-
-static void on_fetch(const ImapFetch *fetch, gpointer data) {
-  Receiving *receiving = data;
-  Bodies *bodies = receiving->bodies;
-  if (!fetch->uid || !(fetch->have & (IMAP_FETCH_BODY | IMAP_FETCH_BODY_NIL)))
-    return; /* flags that changed: the watching connection tells of them */
-  EngineMsg msg = {receiving->space, fetch->uid};
-  g_autoptr(GError) error = NULL;
-  g_autoptr(StoreBody) whole = NULL;
-  if (fetch->have & IMAP_FETCH_BODY_NIL)
-    g_set_error(&error, EML_ERROR, EML_ERROR_NOT_FOUND, "the message is no longer on the server");
-  else if (receiving->failure)
-    error = g_steal_pointer(&receiving->failure);
-  else if (receiving->writer)
-    whole = store_writer_commit(&receiving->writer, (MsgId){msg.space, msg.uid}, &error);
-  if (!whole && !error)
-    return;
-
-  if (whole) {
-    g_mutex_lock(&bodies->lock);
-    Want *want = g_hash_table_lookup(bodies->wants, &msg);
-    gboolean lied = want && want->size != whole->length;
-    g_mutex_unlock(&bodies->lock);
-    if (lied) {
-      engine_set_size(bodies->engine, msg, whole->length);
-      engine_tell_size(bodies->engine, msg);
-    }
-  }
-  finish(bodies, msg, whole, error);
-}
-
-static const ImapHandler handler = {
-    .fetch = on_fetch, .body_begin = on_body_begin, .body_data = on_body_data};
-
-static int compare_msg(gconstpointer a, gconstpointer b) {
-  guint32 x = ((const EngineMsg *) a)->uid, y = ((const EngineMsg *) b)->uid;
-  return (x > y) - (x < y);
-}
-
-/* Sends one FETCH for @msgs (taken over) and notes it in @in_flight. */
-static gboolean send_batch(ImapSession *session, GArray *msgs, GArray *in_flight, GError **error) {
-  g_autoptr(GString) set = g_string_new(NULL);
-  g_array_sort(msgs, compare_msg);
-  for (guint i = 0; i < msgs->len; i++) {
-    guint32 first = g_array_index(msgs, EngineMsg, i).uid, last = first;
-    while (i + 1 < msgs->len && g_array_index(msgs, EngineMsg, i + 1).uid == last + 1) {
-      last++;
-      i++;
-    }
-    g_string_append_printf(set, first < last ? "%s%u:%u" : "%s%u", set->len ? "," : "", first, last);
-  }
-  Batch batch = {.msgs = msgs,
-                 .tag = imap_fetch_send(session, set->str, "(UID BODY.PEEK[])", NULL, error)};
-  g_array_append_val(in_flight, batch);
-  return batch.tag != 0;
-}
-
-/* Why what was not answered is tried again. */
-typedef enum {
-  AGAIN_BROKEN,  /* the connection broke: the pool counts how often */
-  AGAIN_REFUSED, /* NO: once, by itself */
-  AGAIN_MISSED,  /* OK, but not a word of it: once */
-} Again;
-
-/* Puts the messages of a batch that were not answered back into the queue, if they may be tried
- * again; *@lost_out gets the others. Tells whether any were put back. */
-static gboolean put_back(Bodies *bodies, const Batch *batch, Again why, GArray *lost_out) {
-  gboolean any = FALSE;
-  g_mutex_lock(&bodies->lock);
-  for (guint i = 0; i < batch->msgs->len; i++) {
-    Want *want = g_hash_table_lookup(bodies->wants, &g_array_index(batch->msgs, EngineMsg, i));
-    if (!want || want->state != WANT_IN_FLIGHT)
-      continue;
-    if ((why == AGAIN_REFUSED && want->refused) || (why == AGAIN_MISSED && want->missed)) {
-      g_array_append_val(lost_out, want->msg);
-      continue;
-    }
-    Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(want->msg.space));
-    gboolean waited = want->waits->len > 0;
-    want->state = waited ? WANT_WAITED : WANT_AHEAD;
-    want->refused |= why == AGAIN_REFUSED;
-    want->missed |= why == AGAIN_MISSED;
-    g_queue_push_tail_link(waited ? &space->waited : &space->ahead, &want->link);
-    any = TRUE;
-  }
-  g_mutex_unlock(&bodies->lock);
-  return any;
-}
-
-/* Waits for the oldest batch. A NO may be about one message of many, or about the session: what was
- * not answered is tried once more by itself, and on another connection when it is the first NO. An
- * OK without a message may come from a session that has not seen it yet (RFC 9051 5.2). */
-static gboolean receive(Serve *serve, ImapSession *session, GArray *in_flight, GError **error) {
-  g_autoptr(GError) refusal = NULL;
-  gboolean ok = imap_wait(session, g_array_index(in_flight, Batch, 0).tag, &refusal);
-  if (!ok && !imap_session_alive(session)) {
-    g_propagate_error(error, g_steal_pointer(&refusal));
-    return FALSE;
-  }
-  g_autoptr(GArray) lost = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
-  gboolean again = put_back(serve->bodies, &g_array_index(in_flight, Batch, 0),
-                            ok ? AGAIN_MISSED : AGAIN_REFUSED, lost);
-  g_array_remove_index(in_flight, 0);
-  if (ok)
-    refusal = g_error_new_literal(EML_ERROR, EML_ERROR_NOT_FOUND,
-                                  "the message is no longer on the server");
-  for (guint i = 0; i < lost->len; i++)
-    finish(serve->bodies, g_array_index(lost, EngineMsg, i), NULL, refusal);
-  if (ok && lost->len) /* what the index has and the server has not: the index is behind */
-    syncs_schedule(serve->bodies->engine->syncs, serve->folder, JOB_NEWS);
-  if (ok)
-    return !again || imap_noop(session, error);
-  if (!again || serve->refused)
-    return TRUE;
-  serve->refused = TRUE;
-  g_propagate_error(error, g_steal_pointer(&refusal));
-  return FALSE;
-}
-
-static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
-  Serve *serve = data;
-  Bodies *bodies = serve->bodies;
-  Receiving receiving = {.bodies = bodies, .space = serve->space};
-  g_autoptr(GArray) in_flight = g_array_new(FALSE, FALSE, sizeof(Batch));
-  g_array_set_clear_func(in_flight, batch_clear);
-  imap_session_set_handler(session, NULL, NULL);
-  gboolean ok = bodies_select(bodies->engine, session, serve->folder, serve->space, error);
-  imap_session_set_handler(session, &handler, &receiving);
-  gboolean done = FALSE;
-  while (ok && !done) {
-    /* Only one that is idle may leave its place in `serving`. */
-    gboolean make_way = in_flight->len == 0 && serve->ahead &&
-                        pool_is_wanted(bodies->engine->pool, JOB_PREFETCH);
-    if (make_way) {
-      push(bodies, serve->space, serve->folder, TRUE, 1); /* behind the more urgent one */
-      break;
-    }
-    if (in_flight->len < IN_FLIGHT) {
-      g_autoptr(GArray) msgs = take_batch(serve, in_flight->len == 0);
-      if (msgs->len) {
-        ok = send_batch(session, g_steal_pointer(&msgs), in_flight, error);
-        continue;
-      }
-      done = in_flight->len == 0;
-    }
-    if (in_flight->len)
-      ok = receive(serve, session, in_flight, error);
-  }
-  imap_session_set_handler(session, NULL, NULL);
-  store_writer_abort(&receiving.writer);
-  g_clear_error(&receiving.failure);
-  g_autoptr(GArray) lost = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
-  for (guint i = 0; i < in_flight->len; i++)
-    put_back(bodies, &g_array_index(in_flight, Batch, i), AGAIN_BROKEN, lost);
-  return ok;
-}
-
-/* Nothing of @serve's space can be had: everybody who waits is told. */
-static void job_failed(gpointer data, const GError *error) {
-  Serve *serve = data;
-  Bodies *bodies = serve->bodies;
-  g_autoptr(GArray) msgs = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
-  g_mutex_lock(&bodies->lock);
-  Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(serve->space));
-  space->serving[serve->ahead]--;
-  space->steps = 0;
-  drop_ahead_locked(bodies, space);
-  /* Another job of this space may be at work with better luck, but it would find the queue empty. */
-  GList *link;
-  while (!space->serving[FALSE] && (link = g_queue_pop_head_link(&space->waited))) {
-    Want *want = link->data;
-    want->state = WANT_IN_FLIGHT; /* in no queue any more */
-    g_array_append_val(msgs, want->msg);
-  }
-  g_mutex_unlock(&bodies->lock);
-  for (guint i = 0; i < msgs->len; i++)
-    finish(bodies, g_array_index(msgs, EngineMsg, i), NULL, error);
-}
-
-static void push(Bodies *bodies, guint32 space, guint32 folder, gboolean ahead, guint count) {
-  for (guint i = 0; i < count; i++) {
-    Serve *serve = g_new(Serve, 1);
-    *serve = (Serve){bodies, space, folder, ahead, FALSE};
-    PoolJob job = {.priority = ahead ? JOB_PREFETCH : JOB_INTERACTIVE,
-                   .folder = folder,
-                   .run = job_run,
-                   .failed = job_failed,
-                   .free = g_free,
-                   .data = serve};
-    pool_push(bodies->engine->pool, &job);
-  }
-}
-
-/* ---- opening ---- */
+/* ---- the sequential reader ---- */
 
 /* Follows the reader of @space who opens @uid, and plans what to fetch ahead of it. */
 static void follow(Bodies *bodies, guint32 number, guint32 uid) {
   guint plan = 0;
   guint32 after = 0, folder = 0;
   g_mutex_lock(&bodies->lock);
-  Space *space = g_hash_table_lookup(bodies->spaces, GUINT_TO_POINTER(number));
+  Space *space = bodies_space_locked(bodies, number);
   if (!space) {
     g_mutex_unlock(&bodies->lock);
     g_autoptr(StoreFolder) found = store_folder_by_space(bodies->engine->store, number, NULL);
@@ -504,14 +191,14 @@ static void follow(Bodies *bodies, guint32 number, guint32 uid) {
   if (uid != space->last_uid) {
     space->steps = in_order ? space->steps + 1 : 0;
     if (!in_order) {
-      drop_ahead_locked(bodies, space);
+      bodies_drop_ahead_locked(bodies, space);
       space->ahead_uid = 0;
       space->ahead_count = AHEAD_FIRST;
     }
   }
   space->last_uid = uid;
   space->last_open = now;
-  if (space->steps >= READER_STEPS && space->ahead.length < space->ahead_count / 2 &&
+  if (space->steps >= READER_STEPS && space->queues[WANT_AHEAD].length < space->ahead_count / 2 &&
       space->ahead_uid != G_MAXUINT32 && link_usable(bodies->engine->link, NULL)) {
     plan = space->ahead_count;
     after = MAX(space->ahead_uid, uid);
@@ -537,10 +224,50 @@ static void follow(Bodies *bodies, guint32 number, guint32 uid) {
   }
   if (!missing->len)
     space->ahead_uid = G_MAXUINT32; /* nothing further is missing */
-  more = claim_locked(space, TRUE);
+  more = fetch_claim_locked(space, WANT_AHEAD);
   g_mutex_unlock(&bodies->lock);
-  push(bodies, number, folder, TRUE, more);
+  fetch_push(bodies, number, folder, WANT_AHEAD, more);
 }
+
+/* ---- offline use ---- */
+
+void bodies_fetch_later(Bodies *bodies, guint32 number, guint32 folder, const GArray *missing) {
+  g_mutex_lock(&bodies->lock);
+  Space *space = space_get_locked(bodies, number, folder);
+  for (guint i = 0; i < missing->len; i++) {
+    const StoreMissing *one = &g_array_index(missing, StoreMissing, i);
+    EngineMsg msg = {number, one->uid};
+    Want *want = g_hash_table_lookup(bodies->wants, &msg);
+    if (!want)
+      want = want_new_locked(bodies, space, one->uid, one->size, WANT_LATER);
+    want->offline = TRUE;
+  }
+  guint more = fetch_claim_locked(space, WANT_LATER);
+  g_mutex_unlock(&bodies->lock);
+  fetch_push(bodies, number, folder, WANT_LATER, more);
+}
+
+void bodies_drop_later(Bodies *bodies) {
+  g_autoptr(GArray) msgs = g_array_new(FALSE, FALSE, sizeof(EngineMsg));
+  g_autoptr(GError) stopped = g_error_new_literal(EML_ERROR, EML_ERROR_CANCELLED, "stopped");
+  g_mutex_lock(&bodies->lock);
+  GHashTableIter iter;
+  gpointer value;
+  g_hash_table_iter_init(&iter, bodies->spaces);
+  while (g_hash_table_iter_next(&iter, NULL, &value)) {
+    GList *link;
+    while ((link = g_queue_pop_head_link(&((Space *) value)->queues[WANT_LATER]))) {
+      Want *want = link->data;
+      want->state = WANT_IN_FLIGHT; /* in no queue any more */
+      g_array_append_val(msgs, want->msg);
+    }
+  }
+  g_mutex_unlock(&bodies->lock);
+  for (guint i = 0; i < msgs->len; i++)
+    bodies_finish(bodies, g_array_index(msgs, EngineMsg, i), NULL, stopped);
+}
+
+/* ---- opening ---- */
 
 static Download *download_get(Bodies *bodies, EngineMsg msg, guint32 folder, guint64 size,
                               GError **error) {
@@ -586,14 +313,13 @@ static EngineWait want_body(Bodies *bodies, EngineMsg msg, guint32 folder, guint
     want = want_new_locked(bodies, space, msg.uid, size, WANT_WAITED);
   }
   g_array_append_val(want->waits, wait);
-  if (want->state == WANT_AHEAD) {
-    g_queue_unlink(&space->ahead, &want->link);
-    g_queue_push_tail_link(&space->waited, &want->link);
-    want->state = WANT_WAITED;
+  if (want->state == WANT_AHEAD || want->state == WANT_LATER) {
+    g_queue_unlink(&space->queues[want->state], &want->link);
+    enqueue_locked(space, want, WANT_WAITED);
   }
-  guint more = claim_locked(space, FALSE);
+  guint more = fetch_claim_locked(space, WANT_WAITED);
   g_mutex_unlock(&bodies->lock);
-  push(bodies, msg.space, folder, FALSE, more);
+  fetch_push(bodies, msg.space, folder, WANT_WAITED, more);
   return wait;
 }
 

@@ -272,6 +272,7 @@ typedef struct {
   gboolean longer; /* there was more than was told */
   gboolean gone;   /* the server says the message is no more */
   GError *failure; /* of a local write */
+  LineMeter meter;
 } Receiving;
 
 static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointer data) {
@@ -290,6 +291,7 @@ static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointe
   receiving->longer = ours && size > receiving->end - origin;
   g_mutex_unlock(&download->lock);
   receiving->at = origin;
+  line_meter_count(&receiving->meter, 0);
   return ours && !receiving->failure;
 }
 
@@ -314,6 +316,7 @@ static gboolean on_body_data(const void *octets, gsize size, gpointer data) {
   Receiving *receiving = data;
   Download *download = receiving->download;
   guint64 from = receiving->at;
+  line_meter_count(&receiving->meter, size);
   size = (gsize) MIN(size, receiving->end - MIN(receiving->end, from));
   for (gsize done = 0; done < size;) {
     ssize_t n = pwrite(download->fd, (const char *) octets + done, size - done,
@@ -434,7 +437,10 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
   Piece piece = g_array_index(download->pieces, Piece, 0);
   g_array_remove_index(download->pieces, 0);
   guint64 size = download->size;
+  gboolean more = download->pieces->len > 0;
   g_mutex_unlock(&download->lock);
+  if (!more)
+    line_meter_pause(&receiving->meter);
   if (!receiving->gone && !piece.answered && !download->missed) {
     /* A session learns of new messages only now and then (RFC 9051 5.2); this makes it look. */
     download->missed = TRUE;
@@ -472,7 +478,8 @@ static gboolean receive(Receiving *receiving, ImapSession *session, GError **err
 
 static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
   Download *download = data;
-  Receiving receiving = {.download = download};
+  Receiving receiving = {.download = download,
+                         .meter = {.line = download->engine->line, .session = session}};
   gboolean idle = FALSE;
   imap_session_set_handler(session, NULL, NULL);
   gboolean ok = bodies_select(download->engine, session, download->folder, download->msg.space, error);

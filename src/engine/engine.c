@@ -13,6 +13,7 @@
 
 #define LOGIN_MOST_S 15
 #define GRACE_MOST_MS 4000 /* a server that restarts is back by then */
+#define PROBE_MOST_MS 5000 /* so long it has to give a sign of life after the network changed */
 
 static Secret *get_secret(gboolean again, gboolean *is_token_out, gpointer data, GError **error) {
   Engine *engine = data;
@@ -21,8 +22,24 @@ static Secret *get_secret(gboolean again, gboolean *is_token_out, gpointer data,
 
 static void on_link_changed(LinkState state, gpointer data) {
   Engine *engine = data;
-  if (state == LINK_OFFLINE)
+  if (state == LINK_OFFLINE) {
     watch_lost(engine->watch);
+    pool_wake(engine->pool);
+  }
+}
+
+/* A connection over an address or route that is gone would be waited for until its deadline. */
+static void on_network_changed(gboolean slept, gpointer data) {
+  Engine *engine = data;
+  if (link_is_held(engine->link))
+    return;
+  if (watch_probe(engine->watch, MIN((gint64) engine->account->timeout * 500, PROBE_MOST_MS)))
+    return;
+  log_info("the server is silent since %s; connecting anew",
+           slept ? "the machine woke up" : "the network changed");
+  link_renew(engine->link);
+  pool_wake(engine->pool);
+  watch_wake(engine->watch);
 }
 
 static gboolean spare_connection(gpointer data) {
@@ -56,13 +73,30 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   };
   engine->waits = waits_new(account->timeout * 1000);
   engine->link = link_new(MIN(GRACE_MOST_MS, account->timeout * 1000 / 2));
-  engine->pool = pool_new(&engine->imap, account->connections, engine->link, engine->cancellable);
+  engine->line = line_new();
+  engine->pool = pool_new(&engine->imap, account->connections, engine->link, engine->line,
+                          engine->cancellable);
   engine->syncs = syncs_new(engine);
   engine->bodies = bodies_new(engine);
   engine->watch = watch_new(engine);
+  engine->offline = offline_new(engine);
   pool_set_spare(engine->pool, spare_connection, engine);
   link_set_changed(engine->link, on_link_changed, engine);
   return engine;
+}
+
+static void pass_cancel(GCancellable *cancellable, gpointer generation) {
+  g_cancellable_cancel(generation);
+}
+
+/* The first connection: of the link's generation, but @cancellable ends its making. */
+static ImapSession *open_first(Engine *engine, GCancellable *cancellable, GError **error) {
+  g_autoptr(GCancellable) generation = link_cancellable(engine->link);
+  gulong chained =
+      cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(pass_cancel), generation, NULL) : 0;
+  ImapSession *session = imap_session_open(&engine->imap, generation, error);
+  g_cancellable_disconnect(cancellable, chained);
+  return session;
 }
 
 gboolean engine_login(Engine *engine, GCancellable *cancellable, GError **error) {
@@ -70,7 +104,7 @@ gboolean engine_login(Engine *engine, GCancellable *cancellable, GError **error)
   StoreStats stats;
   if (!store_stats(engine->store, &stats, error))
     return FALSE;
-  engine->first_session = imap_session_open(&engine->imap, cancellable, &failure);
+  engine->first_session = open_first(engine, cancellable, &failure);
   if (engine->first_session) {
     g_autoptr(GPtrArray) added = NULL, removed = NULL;
     if (sync_folders(engine->store, engine->first_session, &added, &removed, NULL, NULL, &failure))
@@ -91,6 +125,7 @@ gboolean engine_start(Engine *engine, EngineNewsFn news, gpointer data, GError *
   engine->news_data = data;
   engine->news = news;
   watch_start(engine->watch);
+  engine->netwatch = netwatch_new(on_network_changed, engine);
   return TRUE;
 }
 
@@ -99,14 +134,18 @@ void engine_close(Engine **engine) {
   if (!closing)
     return;
   g_cancellable_cancel(closing->cancellable);
+  link_stop(closing->link);
   waits_stop(closing->waits);
   watch_stop(closing->watch);
+  netwatch_free(closing->netwatch);
   pool_stop(closing->pool);
   imap_session_close(&closing->first_session);
+  offline_free(closing->offline);
   bodies_free(closing->bodies);
   syncs_free(closing->syncs);
   watch_free(closing->watch);
   pool_free(closing->pool);
+  line_free(closing->line);
   link_free(closing->link);
   waits_free(closing->waits);
   store_close(&closing->store);
@@ -147,10 +186,24 @@ const char *engine_name(Engine *engine) {
 
 /* ---- status ---- */
 
+/* "12 minutes": the largest unit that there are two of. */
+static char *duration(gint64 seconds) {
+  static const struct {
+    gint64 seconds;
+    const char *name;
+  } units[] = {{86400, "days"}, {3600, "hours"}, {60, "minutes"}};
+  for (gsize i = 0; i < G_N_ELEMENTS(units); i++)
+    if (seconds >= 2 * units[i].seconds)
+      return g_strdup_printf("%" G_GINT64_FORMAT " %s", seconds / units[i].seconds, units[i].name);
+  return g_strdup_printf("%" G_GINT64_FORMAT " seconds", MAX(seconds, 0));
+}
+
+/* When that was, by the clock of who reads it, and how long ago. */
 static void add_time(GString *text, const char *key, gint64 seconds) {
-  g_autoptr(GDateTime) time = g_date_time_new_from_unix_utc(seconds);
-  g_autofree char *iso = g_date_time_format(time, "%Y-%m-%dT%H:%M:%SZ");
-  g_string_append_printf(text, "%s: %s\n", key, iso);
+  g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(seconds);
+  g_autofree char *local = g_date_time_format(time, "%Y-%m-%d %H:%M:%S %z");
+  g_autofree char *ago = duration(g_get_real_time() / G_USEC_PER_SEC - seconds);
+  g_string_append_printf(text, "%s: %s, for %s\n", key, local, ago);
 }
 
 char *engine_status(Engine *engine) {
@@ -175,17 +228,22 @@ char *engine_status(Engine *engine) {
   g_mutex_lock(&engine->lock);
   g_string_append_printf(text, "server: %s:%u, %s\n", engine->account->imap_host,
                          engine->account->imap_port, engine->server ? engine->server : "not met yet");
+  gboolean quota_asked = engine->quota_asked;
   if (engine->caps)
     g_string_append_printf(text, "capabilities: %s\n", engine->caps);
   g_mutex_unlock(&engine->lock);
-  g_string_append_printf(text, "news: %s\n", watch_mode(engine->watch));
-  g_string_append_printf(text, "connections: %u, %u at work\n", pool.connections, pool.busy);
+  g_string_append_printf(text, "news: %s\n",
+                         state == LINK_OFFLINE ? "none while offline" : watch_mode(engine->watch));
+  g_string_append_printf(text, "connections: %u to work with, %u at work; more that listen for news\n",
+                         pool.connections, pool.busy);
+  line_describe(engine->line, text);
   g_string_append_printf(text, "queued: %u waited for, %u news, %u prefetch, %u background\n",
                          pool.queued[JOB_INTERACTIVE], pool.queued[JOB_NEWS],
                          pool.queued[JOB_PREFETCH], pool.queued[JOB_BACKGROUND]);
   g_string_append_printf(text, "waiting readers: %u\n", waits_count(engine->waits));
   g_string_append_printf(text, "transferred: %" G_GUINT64_FORMAT " bytes\n", pool.wire_bytes);
   syncs_describe(engine->syncs, text);
+  offline_describe(engine->offline, text);
   g_string_append_printf(text, "folders: %" G_GUINT64_FORMAT "\n", store.folders);
   g_string_append_printf(text, "messages: %" G_GUINT64_FORMAT "\n", store.messages);
   g_string_append_printf(text,
@@ -200,6 +258,7 @@ char *engine_status(Engine *engine) {
   else if (quota.used >= 0)
     g_string_append_printf(text, "quota: %" G_GINT64_FORMAT " bytes, unlimited\n", quota.used);
   else
-    g_string_append(text, "quota: the server does not tell\n");
+    g_string_append_printf(text, "quota: %s\n",
+                           quota_asked ? "the server does not tell" : "not asked yet");
   return g_string_free(text, FALSE);
 }

@@ -147,5 +147,12 @@ void engine_quota(Engine *engine, EngineQuota *quota_out);
 /* The text of .control/status, "key: value" lines. Free with g_free. */
 char *engine_status(Engine *engine);
 
+/* Runs one command, a line as .control/ctl takes it; never waits for the network. *@answer_out is one
+ * line for a person (g_free), "" for an empty line. CONFIG: it is not understood. A failure is logged. */
+gboolean engine_command(Engine *engine, const char *line, char **answer_out, GError **error);
+
+/* The commands there are, a line each. */
+const char *engine_commands(Engine *engine);
+
 /* The address of the account, for titles. Owned by the engine. */
 const char *engine_name(Engine *engine);

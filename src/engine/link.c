@@ -8,7 +8,9 @@ struct Link {
   gint64 grace_us;
   GMutex lock; /* guards everything below; a leaf */
   LinkState state;
+  gboolean held, stopped;
   guint epoch;
+  GCancellable *generation;
   gint64 shaky_since; /* monotonic µs */
   gint64 since;       /* real time, seconds */
   GError *reason;
@@ -20,11 +22,13 @@ Link *link_new(gint64 grace_ms) {
   Link *link = g_new0(Link, 1);
   link->grace_us = grace_ms * 1000;
   g_mutex_init(&link->lock);
+  link->generation = g_cancellable_new();
   link->since = g_get_real_time() / G_USEC_PER_SEC;
   return link;
 }
 
 void link_free(Link *link) {
+  g_object_unref(link->generation);
   g_clear_error(&link->reason);
   g_mutex_clear(&link->lock);
   g_free(link);
@@ -58,8 +62,10 @@ void link_start_offline(Link *link, const GError *error) {
 
 void link_works(Link *link) {
   g_mutex_lock(&link->lock);
-  gboolean tell = enter_locked(link, LINK_ONLINE);
-  g_clear_error(&link->reason);
+  /* One that was made just before it was held has been ended. */
+  gboolean tell = !link->held && enter_locked(link, LINK_ONLINE);
+  if (!link->held)
+    g_clear_error(&link->reason);
   g_mutex_unlock(&link->lock);
   if (!tell)
     return;
@@ -80,8 +86,10 @@ gboolean link_failed(Link *link, const GError *error) {
     if (!again)
       tell = enter_locked(link, LINK_OFFLINE);
   }
-  g_clear_error(&link->reason);
-  link->reason = g_error_copy(error);
+  if (!link->held) {
+    g_clear_error(&link->reason);
+    link->reason = g_error_copy(error);
+  }
   g_mutex_unlock(&link->lock);
   if (tell) {
     log_warning("offline: %s", error->message);
@@ -105,6 +113,74 @@ guint link_epoch(Link *link) {
   guint epoch = link->epoch;
   g_mutex_unlock(&link->lock);
   return epoch;
+}
+
+GCancellable *link_cancellable(Link *link) {
+  g_mutex_lock(&link->lock);
+  GCancellable *generation = g_object_ref(link->generation);
+  g_mutex_unlock(&link->lock);
+  return generation;
+}
+
+/* Begins a new generation and returns the old one, to be cancelled without the lock. */
+static GCancellable *renew_locked(Link *link) {
+  GCancellable *old = link->generation;
+  link->generation = link->stopped ? g_object_ref(old) : g_cancellable_new();
+  link->epoch++;
+  return old;
+}
+
+static void end_generation(GCancellable *old) {
+  g_cancellable_cancel(old);
+  g_object_unref(old);
+}
+
+void link_renew(Link *link) {
+  g_mutex_lock(&link->lock);
+  GCancellable *old = renew_locked(link);
+  g_mutex_unlock(&link->lock);
+  end_generation(old);
+}
+
+void link_stop(Link *link) {
+  g_mutex_lock(&link->lock);
+  link->stopped = TRUE;
+  g_mutex_unlock(&link->lock);
+  link_renew(link);
+}
+
+void link_hold(Link *link, gboolean hold) {
+  g_mutex_lock(&link->lock);
+  gboolean changes = link->held != hold;
+  GCancellable *old = NULL;
+  if (changes && hold) {
+    enter_locked(link, LINK_OFFLINE);
+    link->since = g_get_real_time() / G_USEC_PER_SEC;
+    g_clear_error(&link->reason);
+    link->reason = g_error_new_literal(EML_ERROR, EML_ERROR_OFFLINE,
+                                       "told to stay offline (echo online > .control/ctl ends it)");
+    old = renew_locked(link);
+  } else if (changes) {
+    /* It stays offline until a connection works. */
+    g_clear_error(&link->reason);
+    link->reason =
+        g_error_new_literal(EML_ERROR, EML_ERROR_OFFLINE, "not yet connected again");
+  }
+  link->held = hold;
+  g_mutex_unlock(&link->lock);
+  if (!old)
+    return;
+  log_info("offline on purpose");
+  end_generation(old);
+  if (link->changed)
+    link->changed(LINK_OFFLINE, link->changed_data);
+}
+
+gboolean link_is_held(Link *link) {
+  g_mutex_lock(&link->lock);
+  gboolean held = link->held;
+  g_mutex_unlock(&link->lock);
+  return held;
 }
 
 LinkState link_describe(Link *link, gint64 *since_out, char **reason_out) {

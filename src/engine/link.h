@@ -8,11 +8,16 @@
  *     └──────────────────────a connection works──────────────────────────────────────┘
  *
  * Shaky exists because a server that restarts is back within a second or two: readers wait that
- * out instead of failing. Any function may be called from any thread.
+ * out instead of failing. Held is offline because somebody said so, until he says otherwise.
+ *
+ * Connections come in generations: each is opened under link_cancellable(), so that link_renew()
+ * ends those that wait on a dead socket at once. Their owners see CANCELLED and go on with new ones.
+ *
+ * Any function may be called from any thread.
  */
 #pragma once
 
-#include <glib.h>
+#include <gio/gio.h>
 
 typedef struct Link Link;
 
@@ -39,8 +44,22 @@ gboolean link_failed(Link *link, const GError *error);
 /* FALSE with a copy of the reason when offline. */
 gboolean link_usable(Link *link, GError **error);
 
-/* Counts the times it went offline: a connection made under an older number is not to be trusted. */
+/* Counts the times it went offline or was renewed: a connection made under an older number is not to
+ * be trusted. */
 guint link_epoch(Link *link);
+
+/* Under which a connection is to be opened now. A reference. */
+GCancellable *link_cancellable(Link *link);
+
+/* Ends every connection made so far; the state stays. */
+void link_renew(Link *link);
+
+/* Goes offline on purpose, ending every connection, or allows to be online again. */
+void link_hold(Link *link, gboolean hold);
+gboolean link_is_held(Link *link);
+
+/* For good: ends every connection, those still to be made too. */
+void link_stop(Link *link);
 
 /* For the status text: state, since when (real time, seconds), and the last reason or NULL
  * (g_free). */

@@ -9,11 +9,13 @@
 #define AFFINITY_LOOK 16
 #define RETRY_FIRST_MS 50
 #define RETRY_MOST_MS 800
+#define COLD_MS 10000 /* a spare connection that could not be opened is tried again after this */
 #define SPARE_TRIES 5 /* until the server has noticed that a connection was given up */
 
 struct Pool {
   const ImapConfig *config;
   Link *link;
+  Line *line;
   GCancellable *cancellable;
   gboolean (*spare)(gpointer data);
   gpointer spare_data;
@@ -23,6 +25,8 @@ struct Pool {
   GPtrArray *workers;            /* of Worker */
   guint size;                    /* at most so many connections; falls when the server wants fewer */
   guint idle, low;               /* threads without a job; with one of PREFETCH or BACKGROUND */
+  guint background;              /* threads with one of BACKGROUND */
+  guint background_most;         /* at most so many of these; 0: no limit, and no spare connection */
   guint connections;
   guint64 wire_bytes; /* of connections closed */
   gboolean stopping;
@@ -35,12 +39,15 @@ typedef struct {
   guint epoch;          /* of the link when the session was opened */
   guint32 folder;       /* of the last job */
   guint64 wire_bytes;   /* of the open session, as of its last job */
+  gint64 cold_until;    /* monotonic µs: not opened in advance before */
 } Worker;
 
-Pool *pool_new(const ImapConfig *config, guint size, Link *link, GCancellable *cancellable) {
+Pool *pool_new(const ImapConfig *config, guint size, Link *link, Line *line,
+               GCancellable *cancellable) {
   Pool *pool = g_new0(Pool, 1);
   pool->config = config;
   pool->link = link;
+  pool->line = line;
   pool->cancellable = cancellable;
   pool->size = MAX(size, 1);
   pool->workers = g_ptr_array_new_with_free_func(g_free);
@@ -72,6 +79,9 @@ static PoolJob *pick_locked(Pool *pool, Worker *worker) {
   for (guint priority = 0; priority < JOB_PRIORITIES; priority++) {
     GQueue *queue = &pool->queues[priority];
     if (is_low(priority) && pool->size > 1 && pool->low >= pool->size - 1)
+      return NULL;
+    if (priority == JOB_BACKGROUND && pool->background_most &&
+        pool->background >= pool->background_most)
       return NULL;
     GList *link = queue->head;
     for (guint i = 0; link && i < AFFINITY_LOOK; i++, link = link->next)
@@ -122,12 +132,37 @@ static gboolean is_refusal(const GError *error) {
          g_error_matches(error, EML_ERROR, EML_ERROR_REFUSED);
 }
 
-/* Makes sure that the worker has a connection that can be trusted. A link that is shaky is given
- * its grace. */
-static gboolean have_session(Worker *worker, GError **error) {
+/* Whether @session could be compressed but is not, or the other way round. */
+static gboolean is_of_wrong_kind(const Pool *pool, const ImapSession *session) {
+  gboolean compress =
+      line_compress(pool->line) && (imap_session_caps(session) & IMAP_CAP_COMPRESS_DEFLATE);
+  return imap_session_compressed(session) != compress;
+}
+
+static ImapSession *open_session(Pool *pool, GError **error) {
+  g_autoptr(GCancellable) generation = link_cancellable(pool->link);
+  ImapConfig config = *pool->config;
+  config.compress = line_compress(pool->line);
+  ImapSession *session = imap_session_open(&config, generation, error);
+  if (session)
+    line_offered(pool->line, (imap_session_caps(session) & IMAP_CAP_COMPRESS_DEFLATE) != 0);
+  return session;
+}
+
+/* The connection was ended by link_renew or link_hold, not by the server or the end of the pool. */
+static gboolean is_renewed(Pool *pool, const GError *error) {
+  return g_error_matches(error, EML_ERROR, EML_ERROR_CANCELLED) &&
+         !g_cancellable_is_cancelled(pool->cancellable);
+}
+
+/* Makes sure that the worker has a connection that can be trusted and, where nobody waits, is of the
+ * right kind. A link that is shaky is given its grace. */
+static gboolean have_session(Worker *worker, JobPriority priority, GError **error) {
   Pool *pool = worker->pool;
   guint epoch = link_epoch(pool->link);
   if (worker->session && (worker->epoch != epoch || !imap_session_alive(worker->session)))
+    close_session(worker);
+  if (worker->session && is_low(priority) && is_of_wrong_kind(pool, worker->session))
     close_session(worker);
   guint tries = 0;
   for (gint64 pause_ms = RETRY_FIRST_MS; !worker->session; pause_ms = MIN(2 * pause_ms, RETRY_MOST_MS)) {
@@ -135,7 +170,7 @@ static gboolean have_session(Worker *worker, GError **error) {
       return FALSE;
     g_autoptr(GError) failure = NULL;
     worker->epoch = link_epoch(pool->link);
-    worker->session = imap_session_open(pool->config, pool->cancellable, &failure);
+    worker->session = open_session(pool, &failure);
     if (worker->session) {
       g_mutex_lock(&pool->lock);
       pool->connections++;
@@ -143,6 +178,8 @@ static gboolean have_session(Worker *worker, GError **error) {
       link_works(pool->link);
       return TRUE;
     }
+    if (is_renewed(pool, failure))
+      continue;
     /* A server may let us have only so many connections. While others of the pool work, it makes do
      * with them (make_do_with_fewer); else one that is less needed is given up. */
     gboolean stop = g_cancellable_is_cancelled(pool->cancellable);
@@ -185,9 +222,9 @@ static gboolean make_do_with_fewer(Worker *worker, PoolJob *job, const GError *e
 
 /* Runs @job and frees it. FALSE: the thread is to end, the job was put back. */
 static gboolean run_job(Worker *worker, PoolJob *job) {
-  for (guint attempt = 0;; attempt++) {
+  for (guint attempt = 0;;) {
     g_autoptr(GError) error = NULL;
-    if (!have_session(worker, &error)) {
+    if (!have_session(worker, job->priority, &error)) {
       if (make_do_with_fewer(worker, job, error))
         return FALSE;
       job->failed(job->data, error);
@@ -204,8 +241,12 @@ static gboolean run_job(Worker *worker, PoolJob *job) {
       break;
     }
     close_session(worker);
-    if (refused)
+    if (is_renewed(worker->pool, error))
       continue;
+    if (refused) {
+      attempt++;
+      continue;
+    }
     /* A server that breaks the protocol over one answer can still be reached. */
     gboolean reachable = g_error_matches(error, EML_ERROR, EML_ERROR_PROTOCOL);
     gboolean again = !g_cancellable_is_cancelled(worker->pool->cancellable) &&
@@ -214,10 +255,50 @@ static gboolean run_job(Worker *worker, PoolJob *job) {
       job->failed(job->data, error);
       break;
     }
+    attempt++;
     log_debug("connection lost, trying again: %s", error->message);
   }
   job_free(job);
   return TRUE;
+}
+
+/* Opens a connection before there is a job, so that who comes and waits finds it. */
+static void warm_up(Worker *worker) {
+  g_autoptr(GError) error = NULL;
+  if (!have_session(worker, JOB_INTERACTIVE, &error)) {
+    log_debug("no spare connection: %s", error->message);
+    worker->cold_until = deadline_in_ms(COLD_MS);
+  }
+}
+
+static void close_unlocked(Worker *worker) {
+  g_mutex_unlock(&worker->pool->lock);
+  close_session(worker);
+  g_mutex_lock(&worker->pool->lock);
+}
+
+/* Waits for a job, or does what there is to do without one: closes a connection that is not to be
+ * trusted or was not used for long, opens one in advance. */
+static void idle_locked(Worker *worker) {
+  Pool *pool = worker->pool;
+  if (worker->session && worker->epoch != link_epoch(pool->link)) {
+    close_unlocked(worker);
+    return;
+  }
+  gboolean warm = pool->background_most > 0;
+  if (warm && !worker->session && link_usable(pool->link, NULL) &&
+      g_get_monotonic_time() >= worker->cold_until) {
+    g_mutex_unlock(&pool->lock);
+    warm_up(worker);
+    g_mutex_lock(&pool->lock);
+    return;
+  }
+  gint64 until = deadline_in_ms(IDLE_CLOSE_MS);
+  pool->idle++;
+  gboolean woken = g_cond_wait_until(&pool->changed, &pool->lock, until);
+  pool->idle--;
+  if (!woken && !warm && worker->session)
+    close_unlocked(worker);
 }
 
 static gpointer worker_main(gpointer data) {
@@ -227,23 +308,17 @@ static gpointer worker_main(gpointer data) {
   while (!pool->stopping) {
     PoolJob *job = pick_locked(pool, worker);
     if (!job) {
-      gint64 until = deadline_in_ms(IDLE_CLOSE_MS);
-      pool->idle++;
-      gboolean woken = g_cond_wait_until(&pool->changed, &pool->lock, until);
-      pool->idle--;
-      if (!woken && worker->session) {
-        g_mutex_unlock(&pool->lock);
-        close_session(worker);
-        g_mutex_lock(&pool->lock);
-      }
+      idle_locked(worker);
       continue;
     }
-    gboolean low = is_low(job->priority);
+    gboolean low = is_low(job->priority), background = job->priority == JOB_BACKGROUND;
     pool->low += low;
+    pool->background += background;
     g_mutex_unlock(&pool->lock);
     gboolean go_on = run_job(worker, job);
     g_mutex_lock(&pool->lock);
     pool->low -= low;
+    pool->background -= background;
     if (low)
       g_cond_broadcast(&pool->changed); /* another low one may run now */
     if (worker->session)
@@ -254,6 +329,19 @@ static gpointer worker_main(gpointer data) {
   g_mutex_unlock(&pool->lock);
   close_session(worker);
   return NULL;
+}
+
+/* Adds a thread when there is work, or a connection to be kept open, that nobody is free for. */
+static void add_worker_locked(Pool *pool) {
+  guint wanted = pool->background_most > 0;
+  for (guint i = 0; i < JOB_PRIORITIES; i++)
+    wanted += pool->queues[i].length;
+  if (wanted <= pool->idle || pool->workers->len >= pool->size || pool->stopping)
+    return;
+  Worker *worker = g_new0(Worker, 1);
+  worker->pool = pool;
+  g_ptr_array_add(pool->workers, worker);
+  worker->thread = g_thread_new("imap", worker_main, worker);
 }
 
 void pool_push(Pool *pool, const PoolJob *job) {
@@ -268,27 +356,42 @@ void pool_push(Pool *pool, const PoolJob *job) {
     return;
   }
   g_queue_push_tail(&pool->queues[job->priority], copy);
-  guint queued = 0;
-  for (guint i = 0; i < JOB_PRIORITIES; i++)
-    queued += pool->queues[i].length;
-  if (queued > pool->idle && pool->workers->len < pool->size) {
-    Worker *worker = g_new0(Worker, 1);
-    worker->pool = pool;
-    g_ptr_array_add(pool->workers, worker);
-    worker->thread = g_thread_new("imap", worker_main, worker);
-  }
+  add_worker_locked(pool);
   /* All are woken: an idle one may be kept from this job by its priority. */
   g_cond_broadcast(&pool->changed);
   g_mutex_unlock(&pool->lock);
 }
 
-gboolean pool_is_wanted(Pool *pool, JobPriority priority) {
+gboolean pool_make_way(Pool *pool, JobPriority priority, const ImapSession *session) {
   g_mutex_lock(&pool->lock);
   gboolean wanted = FALSE;
   for (guint i = 0; i < priority && !wanted; i++)
     wanted = pool->queues[i].length > 0;
+  gboolean too_many = priority == JOB_BACKGROUND && pool->background_most &&
+                      pool->background > pool->background_most;
   g_mutex_unlock(&pool->lock);
-  return wanted;
+  return wanted || too_many || (is_low(priority) && is_of_wrong_kind(pool, session));
+}
+
+void pool_set_background(Pool *pool, guint most) {
+  g_mutex_lock(&pool->lock);
+  pool->background_most = most;
+  add_worker_locked(pool);
+  g_cond_broadcast(&pool->changed);
+  g_mutex_unlock(&pool->lock);
+}
+
+guint pool_background_limit(Pool *pool) {
+  g_mutex_lock(&pool->lock);
+  guint limit = MAX(pool->size - 1, 1);
+  g_mutex_unlock(&pool->lock);
+  return limit;
+}
+
+void pool_wake(Pool *pool) {
+  g_mutex_lock(&pool->lock);
+  g_cond_broadcast(&pool->changed);
+  g_mutex_unlock(&pool->lock);
 }
 
 void pool_stop(Pool *pool) {

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "engine/line.h"
 #include "engine/link.h"
 #include "imap/session.h"
 
@@ -31,8 +32,10 @@ typedef struct {
   gpointer data;
 } PoolJob;
 
-/* At most @size connections by @config (not copied), ended by @cancellable. */
-Pool *pool_new(const ImapConfig *config, guint size, Link *link, GCancellable *cancellable);
+/* At most @size connections by @config (not copied), compressed as @line says. A cancelled
+ * @cancellable means that the pool is about to stop. */
+Pool *pool_new(const ImapConfig *config, guint size, Link *link, Line *line,
+               GCancellable *cancellable);
 
 /* When the server refuses the only connection of the pool, @spare is asked to give up one that is
  * less needed; it returns whether there was one. Set once, before the first job. */
@@ -41,9 +44,21 @@ void pool_set_spare(Pool *pool, gboolean (*spare)(gpointer data), gpointer data)
 /* Queues *@job (copied). Any thread. After pool_stop it fails at once. */
 void pool_push(Pool *pool, const PoolJob *job);
 
-/* Whether a job more urgent than @priority waits for a free connection: a long job may make way.
- * Any thread. */
-gboolean pool_is_wanted(Pool *pool, JobPriority priority);
+/* Whether a long job of @priority on @session should end, having queued its rest as a new one: a more
+ * urgent one waits for a free connection, there are to be fewer of its kind, or the connection is to
+ * be compressed, or no longer. Any thread. */
+gboolean pool_make_way(Pool *pool, JobPriority priority, const ImapSession *session);
+
+/* For a time of much background work: at most @most jobs of it at once (but never the last
+ * connection), and, while that is not 0, one connection is kept open for who comes and waits.
+ * 0: back to normal. Any thread. */
+void pool_set_background(Pool *pool, guint most);
+
+/* How many jobs of background work there can be at once. */
+guint pool_background_limit(Pool *pool);
+
+/* Has idle connections that are not to be trusted any more closed. Any thread. */
+void pool_wake(Pool *pool);
 
 /* Ends the threads, once @cancellable was cancelled, and fails what is queued with CANCELLED. */
 void pool_stop(Pool *pool);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * What the files of the engine share. Each part has its own lock. While one is held only the table of
- * waits and the store may be called, which call nobody back; never another part, a completion or the
- * news function.
+ * waits, the store, the link and the line may be asked, which call nobody back; never another part, a
+ * completion or the news function.
  */
 #pragma once
 
 #include "engine/download.h"
 #include "engine/engine.h"
+#include "engine/line.h"
 #include "engine/link.h"
 #include "engine/pool.h"
 #include "engine/wait.h"
@@ -16,6 +17,8 @@
 typedef struct Syncs Syncs;
 typedef struct Bodies Bodies;
 typedef struct Watch Watch;
+typedef struct Offline Offline;
+typedef struct Netwatch Netwatch;
 
 struct Engine {
   Account *account;
@@ -24,16 +27,20 @@ struct Engine {
   GCancellable *cancellable; /* ends every connection at close */
   Waits *waits;
   Link *link;
+  Line *line;
   Pool *pool;
   Syncs *syncs;
   Bodies *bodies;
   Watch *watch;
+  Offline *offline;
+  Netwatch *netwatch; /* from engine_start on */
   EngineNewsFn news;
   gpointer news_data;
   ImapSession *first_session; /* of engine_login, until the watch takes it over */
 
   GMutex lock; /* guards what follows; a leaf */
   EngineQuota quota;
+  gboolean quota_asked;
   char *server; /* the server's name for the status text */
   char *caps;
 };
@@ -55,10 +62,16 @@ gint64 syncs_retry(Syncs *syncs);
 /* Parks @done until @folder is listed. */
 EngineWait syncs_await(Syncs *syncs, guint32 folder, EngineDone done, gpointer data);
 
+/* Whether a run for @folder is due or going on. */
+gboolean syncs_is_busy(Syncs *syncs, guint32 folder);
+
+/* Whether the server refused the last run for @folder, which is to be tried again. */
+gboolean syncs_is_refused(Syncs *syncs, guint32 folder);
+
 /* Lines for the status text: listings that are under way. */
 void syncs_describe(Syncs *syncs, GString *text);
 
-/* ---- body.c: small bodies, in batches, and what will probably be read next ---- */
+/* ---- body.c: bodies in batches: those waited for, probably read next, or wanted some time ---- */
 
 Bodies *bodies_new(Engine *engine);
 void bodies_free(Bodies *bodies);
@@ -69,6 +82,13 @@ struct EngineBody {
   StoreBody *whole;   /* either this */
   Download *download; /* or this */
 };
+
+/* Has the bodies in @missing (StoreMissing) fetched when nobody waits for anything else;
+ * offline_settled is told of each once. None of them may be asked for already. */
+void bodies_fetch_later(Bodies *bodies, guint32 space, guint32 folder, const GArray *missing);
+
+/* Settles with CANCELLED those of them that were not begun. */
+void bodies_drop_later(Bodies *bodies);
 
 /* @download is about to be freed. */
 void bodies_forget(Bodies *bodies, Download *download);
@@ -105,11 +125,46 @@ gboolean watch_spare(Watch *watch);
 /* Another connection found the server gone: reconnecting begins at once. */
 void watch_lost(Watch *watch);
 
-/* The list of folders may be out of date. */
+/* The list of folders and the quota may be out of date. */
 void watch_refresh(Watch *watch);
+
+/* How often the folders were listed so far. */
+guint watch_listings(Watch *watch);
+
+/* The network may have changed: connects at once when there is no connection, else waits until the main
+ * listener has heard from the server, at most @ms. FALSE when it has not: no connection is to be
+ * trusted. */
+gboolean watch_probe(Watch *watch, gint64 ms);
 
 /* One line of the status text: how news come in. */
 const char *watch_mode(Watch *watch);
 
 /* Lists the folders over @session, tells the news and schedules what differs. */
 gboolean watch_list_folders(Engine *engine, ImapSession *session, GError **error);
+
+/* ---- offline.c: having everything here ---- */
+
+Offline *offline_new(Engine *engine);
+/* After pool_stop. */
+void offline_free(Offline *offline);
+
+/* Begins fetching what is missing of @folder, or with 0 of all folders; what is going on already is
+ * extended. */
+void offline_begin(Offline *offline, guint32 folder);
+
+/* What was fetched stays. FALSE: none was going on. */
+gboolean offline_stop(Offline *offline);
+gboolean offline_is_running(Offline *offline);
+
+/* What bodies_fetch_later asked for is here, or @error. Any thread. */
+void offline_settled(Offline *offline, EngineMsg msg, guint64 size, const GError *error);
+
+/* The lines "syncing" and "last sync" of the status text. */
+void offline_describe(Offline *offline, GString *text);
+
+/* ---- netwatch.c: the network comes and goes, the machine sleeps and wakes ---- */
+
+/* @changed is called from a thread of its own soon after addresses or routes changed or the machine
+ * woke (@slept). May block. */
+Netwatch *netwatch_new(void (*changed)(gboolean slept, gpointer data), gpointer data);
+void netwatch_free(Netwatch *netwatch);

@@ -293,6 +293,22 @@ EngineWait syncs_await(Syncs *syncs, guint32 id, EngineDone done, gpointer data)
   return wait;
 }
 
+gboolean syncs_is_busy(Syncs *syncs, guint32 folder) {
+  g_mutex_lock(&syncs->lock);
+  const Sync *sync = find_locked(syncs, folder);
+  gboolean busy = sync && (sync->wanted || sync->running);
+  g_mutex_unlock(&syncs->lock);
+  return busy;
+}
+
+gboolean syncs_is_refused(Syncs *syncs, guint32 folder) {
+  g_mutex_lock(&syncs->lock);
+  const Sync *sync = find_locked(syncs, folder);
+  gboolean refused = sync && sync->failures > 0;
+  g_mutex_unlock(&syncs->lock);
+  return refused;
+}
+
 void syncs_describe(Syncs *syncs, GString *text) {
   g_autoptr(GArray) running = g_array_new(FALSE, FALSE, sizeof(Sync));
   guint due = 0;

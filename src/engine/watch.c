@@ -42,6 +42,10 @@ struct Watch {
   gboolean spared;   /* no second listener: the server allows too few connections */
   gboolean refresh;  /* the list of folders is to be read again */
   gboolean lost;     /* somebody found the server gone: look at once */
+  gboolean probe;    /* the server is to give a sign of life */
+  gboolean idling;   /* the main listener is listening and can be asked for one */
+  guint listings;    /* of the folders, so far */
+  GCond probed;      /* `probe` or `idling` fell, or it stops */
   guint32 inbox;     /* folder that the main listener idles in, 0 with NOTIFY */
   guint32 looked_at; /* folder that the second listener is to idle in */
   const char *mode;  /* for the status text */
@@ -142,6 +146,9 @@ gboolean watch_list_folders(Engine *engine, ImapSession *session, GError **error
     if (folder->selectable && folder->mailbox && !g_hash_table_contains(told, folder->mailbox))
       syncs_schedule(engine->syncs, folder->id, JOB_BACKGROUND);
   }
+  g_mutex_lock(&engine->watch->lock);
+  engine->watch->listings++;
+  g_mutex_unlock(&engine->watch->lock);
   return TRUE;
 }
 
@@ -185,8 +192,6 @@ static void on_quota(const char *root, gint64 used_kib, gint64 limit_kib, gint64
 
 static gboolean learn_quota(Engine *engine, ImapSession *session, GError **error) {
   static const ImapHandler quota_handler = {.quota = on_quota};
-  if (!(imap_session_caps(session) & IMAP_CAP_QUOTA))
-    return TRUE;
   EngineQuota quota = {.used = -1, .limit = -1};
   g_autoptr(GError) refusal = NULL;
   imap_session_set_handler(session, &quota_handler, &quota);
@@ -199,6 +204,7 @@ static gboolean learn_quota(Engine *engine, ImapSession *session, GError **error
   g_mutex_lock(&engine->lock);
   engine->quota.used = quota.used;
   engine->quota.limit = quota.limit;
+  engine->quota_asked = TRUE;
   g_mutex_unlock(&engine->lock);
   return TRUE;
 }
@@ -237,6 +243,30 @@ static gboolean take(Watch *watch, gboolean *flag) {
   *flag = FALSE;
   g_mutex_unlock(&watch->lock);
   return set;
+}
+
+/* Listens as imap_idle does. While the main one does, watch_probe may ask for a sign of life. */
+static gboolean idle(Listener *listener, ImapSession *session, gboolean by_idle, gint64 until,
+                     GError **error) {
+  Watch *watch = listener->watch;
+  if (!listener->main)
+    return imap_idle(session, by_idle, listener->wake, until, error);
+  g_mutex_lock(&watch->lock);
+  watch->idling = TRUE;
+  g_mutex_unlock(&watch->lock);
+  gboolean ok = imap_idle(session, by_idle, listener->wake, until, error);
+  g_mutex_lock(&watch->lock);
+  gboolean probe = watch->probe;
+  g_mutex_unlock(&watch->lock);
+  if (ok && probe)
+    ok = imap_noop(session, error);
+  g_mutex_lock(&watch->lock);
+  watch->idling = FALSE;
+  if (ok)
+    watch->probe = FALSE;
+  g_cond_broadcast(&watch->probed);
+  g_mutex_unlock(&watch->lock);
+  return ok;
 }
 
 /* Selects @folder for idling; 0 or a folder that is gone: nothing is selected. What it tells makes
@@ -280,15 +310,15 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
   Watch *watch = listener->watch;
   Engine *engine = watch->engine;
   guint caps = imap_session_caps(session);
-  gboolean notify = caps & IMAP_CAP_NOTIFY, idle = caps & IMAP_CAP_IDLE;
+  gboolean notify = caps & IMAP_CAP_NOTIFY, can_idle = caps & IMAP_CAP_IDLE;
   Heard heard = {.engine = engine};
   guint32 folder = 0;
   gint64 poll_at = deadline_in_ms(POLL_MS), quota_at = 0;
 
   if (listener->main) {
     set_mode(watch, notify ? "NOTIFY, all folders"
-                    : idle ? "IDLE in INBOX and in the folder in use, the others once a minute"
-                           : "NOOP in the folder in use, the others once a minute");
+                    : can_idle ? "IDLE in INBOX and in the folder in use, the others once a minute"
+                               : "NOOP in the folder in use, the others once a minute");
     if (notify) {
       imap_session_set_handler(session, &handler, &heard);
       if (!imap_notify(session, error))
@@ -310,6 +340,7 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
       }
       if (take(watch, &watch->refresh) || heard.folders) {
         heard.folders = FALSE;
+        quota_at = 0;
         if (!watch_list_folders(engine, session, error))
           return FALSE;
       }
@@ -336,9 +367,9 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
     }
     imap_session_set_handler(session, &handler, &heard);
     gint64 until = listener->main ? MIN(poll_at, syncs_retry(engine->syncs)) : deadline_in_ms(POLL_MS);
-    if (!notify && !idle)
+    if (!notify && !can_idle)
       until = MIN(until, deadline_in_ms(UNPOLLED_MS));
-    if (!imap_idle(session, idle && !notify, listener->wake, until, error))
+    if (!idle(listener, session, can_idle && !notify, until, error))
       return FALSE;
     quiet(listener);
     if (heard.changed && heard.selected)
@@ -347,13 +378,13 @@ static gboolean listen_on(Listener *listener, ImapSession *session, GError **err
   }
 }
 
-/* Waits before the next try; somebody who knows better may ring. */
-static void pause_for(Listener *listener, gint64 ms) {
+/* Waits before the next try; somebody who knows better may ring: TRUE. */
+static gboolean pause_for(Listener *listener, gint64 ms) {
   gint64 jittered = ms / 2 + g_random_int_range(0, (gint32) ms);
   GPollFD fd = {.fd = listener->wake, .events = G_IO_IN};
-  if (!is_stopping(listener))
-    g_poll(&fd, 1, (gint) jittered);
+  gboolean rung = !is_stopping(listener) && g_poll(&fd, 1, (gint) jittered) > 0;
   quiet(listener);
+  return rung;
 }
 
 static gpointer listener_main(gpointer data);
@@ -394,15 +425,18 @@ static gpointer listener_main(gpointer data) {
   Engine *engine = watch->engine;
   gint64 backoff = BACKOFF_FIRST_MS;
   while (!is_stopping(listener)) {
-    if (!listener->main && !link_usable(engine->link, NULL)) {
-      pause_for(listener, BACKOFF_MOST_MS); /* the main one rings when it has the server */
+    gboolean wait = listener->main ? link_is_held(engine->link) : !link_usable(engine->link, NULL);
+    if (wait) {
+      pause_for(listener, BACKOFF_MOST_MS); /* who ends that state rings */
+      backoff = BACKOFF_FIRST_MS;
       continue;
     }
     g_autoptr(GError) error = NULL;
     gint64 began = g_get_monotonic_time();
     ImapSession *session = listener->main ? g_steal_pointer(&engine->first_session) : NULL;
+    g_autoptr(GCancellable) generation = link_cancellable(engine->link);
     if (!session)
-      session = imap_session_open(&engine->imap, engine->cancellable, &error);
+      session = imap_session_open(&engine->imap, generation, &error);
     if (session) {
       gboolean ok = listener->main ? main_session(listener, session, &error)
                                    : listen_on(listener, session, &error);
@@ -416,12 +450,13 @@ static gpointer listener_main(gpointer data) {
       break;
     log_debug("the %s watching connection ended: %s", listener->main ? "main" : "second",
               error->message);
+    if (g_error_matches(error, EML_ERROR, EML_ERROR_CANCELLED))
+      continue; /* by link_renew or link_hold */
     if (listener->main && link_failed(engine->link, error)) {
       pause_for(listener, BACKOFF_FIRST_MS); /* still in its grace */
       continue;
     }
-    pause_for(listener, backoff);
-    backoff = MIN(backoff * 2, BACKOFF_MOST_MS);
+    backoff = pause_for(listener, backoff) ? BACKOFF_FIRST_MS : MIN(backoff * 2, BACKOFF_MOST_MS);
   }
   return NULL;
 }
@@ -432,6 +467,7 @@ Watch *watch_new(Engine *engine) {
   Watch *watch = g_new0(Watch, 1);
   watch->engine = engine;
   g_mutex_init(&watch->lock);
+  g_cond_init(&watch->probed);
   watch->main = (Listener){.watch = watch, .main = TRUE, .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   watch->folder = (Listener){.watch = watch, .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   watch->mode = "not yet";
@@ -445,6 +481,7 @@ void watch_start(Watch *watch) {
 void watch_stop(Watch *watch) {
   g_mutex_lock(&watch->lock);
   watch->stopping = TRUE;
+  g_cond_broadcast(&watch->probed);
   g_mutex_unlock(&watch->lock);
   ring(&watch->main);
   if (watch->main.thread)
@@ -460,6 +497,7 @@ void watch_free(Watch *watch) {
     close(watch->main.wake);
   if (watch->folder.wake >= 0)
     close(watch->folder.wake);
+  g_cond_clear(&watch->probed);
   g_mutex_clear(&watch->lock);
   g_free(watch);
 }
@@ -499,6 +537,30 @@ void watch_lost(Watch *watch) {
   watch->lost = TRUE;
   g_mutex_unlock(&watch->lock);
   ring(&watch->main);
+}
+
+guint watch_listings(Watch *watch) {
+  g_mutex_lock(&watch->lock);
+  guint count = watch->listings;
+  g_mutex_unlock(&watch->lock);
+  return count;
+}
+
+gboolean watch_probe(Watch *watch, gint64 ms) {
+  gint64 until = deadline_in_ms(ms);
+  g_mutex_lock(&watch->lock);
+  /* While it connects or has a command under way, that has a deadline of its own. */
+  watch->probe = watch->idling;
+  g_mutex_unlock(&watch->lock);
+  ring(&watch->main);
+  g_mutex_lock(&watch->lock);
+  gboolean waits = TRUE;
+  while (waits && watch->probe && watch->idling && !watch->stopping)
+    waits = g_cond_wait_until(&watch->probed, &watch->lock, until);
+  gboolean silent = watch->probe && watch->idling && !watch->stopping;
+  watch->probe = FALSE;
+  g_mutex_unlock(&watch->lock);
+  return !silent;
 }
 
 const char *watch_mode(Watch *watch) {

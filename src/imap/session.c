@@ -403,6 +403,14 @@ guint64 imap_session_wire_bytes(const ImapSession *session) {
   return stream_wire_bytes(session->stream);
 }
 
+gint64 imap_session_waited_us(const ImapSession *session) {
+  return stream_waited_us(session->stream);
+}
+
+gboolean imap_session_compressed(const ImapSession *session) {
+  return stream_is_deflating(session->stream);
+}
+
 gboolean imap_session_alive(const ImapSession *session) {
   return session->failure == NULL;
 }

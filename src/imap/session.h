@@ -165,6 +165,10 @@ const char *imap_session_prefix(const ImapSession *session, char *delimiter_out)
 guint64 imap_session_append_limit(const ImapSession *session);
 /* Bytes on the wire so far. */
 guint64 imap_session_wire_bytes(const ImapSession *session);
+/* Microseconds spent waiting for the server so far. */
+gint64 imap_session_waited_us(const ImapSession *session);
+/* Whether what travels is compressed. */
+gboolean imap_session_compressed(const ImapSession *session);
 /* FALSE once the session is dead. */
 gboolean imap_session_alive(const ImapSession *session);
 /* The mailbox that is selected now, as on the wire, or NULL. Owned by the session. */

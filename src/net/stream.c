@@ -48,6 +48,7 @@ struct Stream {
   int cancel_fd;
   gint64 deadline;
   guint64 wire;
+  gint64 waited_us; /* for something to read */
   SSL *ssl; /* NULL: clear text */
   mailstream *mail;
   GError *failure; /* what ended the stream */
@@ -106,7 +107,10 @@ static gboolean wait_for(Stream *stream, short events, int wake_fd, gboolean *so
     int on = 1;
     if (events & POLLIN)
       (void) setsockopt(stream->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+    gint64 began = g_get_monotonic_time();
     int ready = poll(polls, G_N_ELEMENTS(polls), deadline_poll_ms(stream->deadline));
+    if (events & POLLIN)
+      stream->waited_us += g_get_monotonic_time() - began;
     if (ready < 0 && errno != EINTR) {
       fail(stream, EML_ERROR_OFFLINE, "poll: %s", g_strerror(errno));
       return report_failure(stream, error);
@@ -417,8 +421,10 @@ static gboolean handshake(Stream *stream, GError **error) {
   for (;;) {
     ERR_clear_error();
     int result = SSL_connect(ssl);
-    if (result == 1)
+    if (result == 1) {
+      tls_tell(ssl, stream->host);
       return TRUE;
+    }
     int why = SSL_get_error(ssl, result);
     if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
       tls_explain(ssl, &stream->endpoint, why, &stream->failure);
@@ -703,6 +709,14 @@ gboolean stream_is_tls(const Stream *stream) {
 
 guint64 stream_wire_bytes(const Stream *stream) {
   return stream->wire;
+}
+
+gint64 stream_waited_us(const Stream *stream) {
+  return stream->waited_us;
+}
+
+gboolean stream_is_deflating(const Stream *stream) {
+  return stream->deflating;
 }
 
 struct _mailstream *stream_mailstream(Stream *stream) {

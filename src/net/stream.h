@@ -83,6 +83,12 @@ gboolean stream_is_tls(const Stream *stream);
 /* Bytes on the wire so far, both ways together, as the socket saw them. */
 guint64 stream_wire_bytes(const Stream *stream);
 
+/* Microseconds spent waiting for something to read so far. */
+gint64 stream_waited_us(const Stream *stream);
+
+/* Whether stream_start_deflate took effect. */
+gboolean stream_is_deflating(const Stream *stream);
+
 /* The libetpan mailstream inside, for its submission client; owned by @stream. After one of
  * libetpan's calls failed, stream_read or stream_flush tell why. */
 struct _mailstream *stream_mailstream(Stream *stream);

@@ -14,6 +14,7 @@
 #include <openssl/x509v3.h>
 
 #include "base/err.h"
+#include "base/log.h"
 
 #define SESSIONS_PER_KEY 4
 #define SESSION_KEYS_MAX 64
@@ -244,6 +245,15 @@ void tls_free(SSL *ssl) {
   SSL_shutdown(ssl);
   SSL_free(ssl);
   ERR_clear_error();
+}
+
+void tls_tell(SSL *ssl, const char *host) {
+  static gint counts[2]; /* full, resumed */
+  gint resumed = SSL_session_reused(ssl) ? 1 : 0;
+  g_atomic_int_inc(&counts[resumed]);
+  log_debug("%s with %s, %s; so far %d full, %d resumed", SSL_get_version(ssl), host,
+            resumed ? "resumed" : "full handshake", g_atomic_int_get(&counts[0]),
+            g_atomic_int_get(&counts[1]));
 }
 
 static void explain_certificate(SSL *ssl, const char *host, long result, GError **error) {

@@ -14,6 +14,9 @@
 SSL *tls_new(const StreamEndpoint *endpoint, BIO *bio, GError **error);
 void tls_free(SSL *ssl);
 
+/* After SSL_connect succeeded: counts it for the log, which tells how many were resumed. */
+void tls_tell(SSL *ssl, const char *host);
+
 /* After SSL_connect failed with @ssl_error: one line on why. Clears OpenSSL's error queue. */
 void tls_explain(SSL *ssl, const StreamEndpoint *endpoint, int ssl_error, GError **error);
 

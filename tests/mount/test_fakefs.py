@@ -386,7 +386,7 @@ def test_every_write_is_erofs(anna):
 
 def test_control_files(anna, tmp_path):
     control = anna.dir / ".control"
-    assert sorted(os.listdir(control)) == ["log", "status"]
+    assert sorted(os.listdir(control)) == ["ctl", "log", "status"]
     anna.tell("log", "", 0, 0, "a line for the log")
     for name in ("status", "log"):
         file = control / name
@@ -407,6 +407,41 @@ def test_control_files(anna, tmp_path):
                           timeout=BOUND)
     assert done.stdout == b"1\n"
     fails(errno.ENOENT, os.stat, control / "nothing")
+
+
+def test_control_ctl(anna):
+    ctl = anna.dir / ".control" / "ctl"
+    text = ctl.read_bytes()
+    assert text == b"anything   is done\nfail       fails\n"
+    assert os.stat(ctl).st_size == len(text) and os.stat(ctl).st_mode & 0o777 == 0o600
+    with open(ctl, "r+b", buffering=0) as f:
+        assert f.read() == text
+        f.seek(0)
+        for command in (b"one", b"a longer one"):  # one offset for both, as in a shell
+            f.write(command + b"\n")
+            assert f.read() == b"did " + command + b"\n"
+        f.write(b"two\n\nthree")
+        f.seek(0)  # or from the beginning
+        assert f.read() == b"did two\ndid three\n"
+        fails(errno.EINVAL, f.write, b"four\nfail five\nsix\n")
+        assert f.read() == b"did four\nmade to fail: fail five\n"
+        fails(errno.EINVAL, f.write, b"nul \0 octet\n")
+        fails(errno.EINVAL, f.write, b"x" * 5000)
+        f.truncate(0)
+    with open(ctl, "wb") as f:  # truncates
+        f.write(b"seven\n")
+    with open(ctl, "ab") as f:
+        f.write(b"eight\n")
+    assert ctl.read_bytes() == text  # an answer is for the file that asked
+    fails(errno.EROFS, os.chmod, ctl, 0o644)
+    fails(errno.EROFS, os.utime, ctl, (1, 1))
+    fails(errno.EROFS, os.unlink, ctl)
+    files = [open(ctl, "r+b", buffering=0) for _ in range(8)]
+    for i, f in enumerate(files):
+        f.write(b"%d" % i)
+    assert [f.read() for f in files] == [b"did %d\n" % i for i in range(8)]
+    for f in files:
+        f.close()
 
 
 def test_statfs(anna):

@@ -501,6 +501,20 @@ char *engine_status(Engine *engine) {
   return g_string_free(text, FALSE);
 }
 
+gboolean engine_command(Engine *engine, const char *line, char **answer_out, GError **error) {
+  if (g_str_has_prefix(line, "fail")) {
+    *answer_out = NULL;
+    g_set_error(error, EML_ERROR, EML_ERROR_CONFIG, "made to fail: %s", line);
+    return FALSE;
+  }
+  *answer_out = *line ? g_strdup_printf("did %s", line) : g_strdup("");
+  return TRUE;
+}
+
+const char *engine_commands(Engine *engine) {
+  return "anything   is done\nfail       fails\n";
+}
+
 const char *engine_name(Engine *engine) {
   return "fake@example.org";
 }
