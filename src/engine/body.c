@@ -13,7 +13,8 @@
 
 #define AHEAD_FIRST 16
 #define AHEAD_MOST 1024
-#define AHEAD_BYTES (24 * 1024 * 1024)
+#define AHEAD_BYTES (32 * 1024 * 1024)
+#define AHEAD_MESSAGE_BYTES (16 * 1024 * 1024) /* a larger one is left to its reader */
 #define READER_STEPS 2 /* so many opens in order make a sequential reader */
 #define READER_STRIDE 4096 /* UIDs; who skips more is not reading in order */
 
@@ -218,7 +219,7 @@ static void follow(Bodies *bodies, guint32 number, guint32 uid) {
   for (guint i = 0; i < missing->len; i++) {
     const StoreMissing *one = &g_array_index(missing, StoreMissing, i);
     EngineMsg msg = {number, one->uid};
-    if (one->size <= DOWNLOAD_FROM_BYTES && !g_hash_table_contains(bodies->wants, &msg))
+    if (one->size <= AHEAD_MESSAGE_BYTES && !g_hash_table_contains(bodies->wants, &msg))
       want_new_locked(bodies, space, one->uid, one->size, WANT_AHEAD);
     space->ahead_uid = MAX(space->ahead_uid, one->uid);
   }
@@ -323,6 +324,20 @@ static EngineWait want_body(Bodies *bodies, EngineMsg msg, guint32 folder, guint
   return wait;
 }
 
+/* Whether the body of a large message is on its way as a whole, because its reader was expected. One
+ * that only stands in the queue is left to its reader, who gets it in pieces and sooner. */
+static gboolean is_in_flight(Bodies *bodies, EngineMsg msg) {
+  g_mutex_lock(&bodies->lock);
+  Want *want = g_hash_table_lookup(bodies->wants, &msg);
+  gboolean in_flight = want && want->state == WANT_IN_FLIGHT;
+  if (want && want->state == WANT_AHEAD && !want->offline) {
+    g_queue_unlink(&bodies_space_locked(bodies, msg.space)->queues[WANT_AHEAD], &want->link);
+    g_hash_table_remove(bodies->wants, &msg);
+  }
+  g_mutex_unlock(&bodies->lock);
+  return in_flight;
+}
+
 EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, gpointer data) {
   g_autoptr(GError) error = NULL;
   MsgId id = {msg.space, msg.uid};
@@ -343,7 +358,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
     done(NULL, data, error);
     return 0;
   }
-  if (message->size > DOWNLOAD_FROM_BYTES) {
+  if (message->size > DOWNLOAD_FROM_BYTES && !is_in_flight(engine->bodies, msg)) {
     Download *download = download_get(engine->bodies, msg, folder->id, message->size, &error);
     EngineBody *body = NULL;
     if (download) {
@@ -351,6 +366,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
       body->engine = engine;
       body->download = download;
     }
+    follow(engine->bodies, msg.space, msg.uid);
     done(body, data, error);
     return 0;
   }

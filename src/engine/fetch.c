@@ -13,6 +13,7 @@
 #define LATER_LEAST (256 * 1024) /* of a batch that nobody waits for */
 #define LATER_PART 4             /* it takes this part of a second, as fast as the line is */
 #define IN_FLIGHT 2
+#define PATIENCE_BYTES (128 * 1024)
 #define JOBS_MOST 3 /* at once for one queue of one space */
 
 /* One job. */
@@ -100,6 +101,7 @@ typedef struct {
   guint32 space;
   StoreWriter *writer; /* of the body being received */
   GError *failure; /* of the disk */
+  guint64 flowed;  /* octets since those who wait were last told that there is progress */
   LineMeter meter;
 } Receiving;
 
@@ -119,6 +121,11 @@ static gboolean on_body_begin(guint32 uid, guint64 origin, guint64 size, gpointe
 static gboolean on_body_data(const void *octets, gsize size, gpointer data) {
   Receiving *receiving = data;
   line_meter_count(&receiving->meter, size);
+  receiving->flowed += size;
+  if (receiving->flowed >= PATIENCE_BYTES) {
+    receiving->flowed = 0;
+    waits_touch_bodies(receiving->bodies->engine->waits);
+  }
   if (store_writer_write(receiving->writer, octets, size, &receiving->failure))
     return TRUE;
   store_writer_abort(&receiving->writer);

@@ -7,8 +7,11 @@
 typedef struct {
   EngineWait id;
   gint64 deadline;
+  gint64 parked_at;
   WaitCall call;
 } Parked;
+
+#define PATIENCE_TIMES 20 /* how many patiences the flow of other bodies is worth */
 
 struct Waits {
   GMutex lock; /* guards everything below; a leaf */
@@ -119,6 +122,7 @@ void waits_free(Waits *waits) {
 EngineWait waits_add(Waits *waits, const WaitCall *call) {
   Parked *parked = g_new(Parked, 1);
   parked->call = *call;
+  parked->parked_at = g_get_monotonic_time();
   parked->deadline = deadline_in_ms(waits->patience_ms);
   g_mutex_lock(&waits->lock);
   EngineWait id = parked->id = ++waits->last;
@@ -145,6 +149,20 @@ void waits_touch(Waits *waits, EngineWait wait) {
   Parked *parked = g_hash_table_lookup(waits->table, &wait);
   if (parked)
     parked->deadline = deadline_in_ms(waits->patience_ms);
+  g_mutex_unlock(&waits->lock);
+}
+
+void waits_touch_bodies(Waits *waits) {
+  GHashTableIter iter;
+  gpointer value;
+  g_mutex_lock(&waits->lock);
+  g_hash_table_iter_init(&iter, waits->table);
+  while (g_hash_table_iter_next(&iter, NULL, &value)) {
+    Parked *parked = value;
+    gint64 last = parked->parked_at + PATIENCE_TIMES * waits->patience_ms * 1000;
+    if (parked->call.kind == WAIT_BODY)
+      parked->deadline = MAX(parked->deadline, MIN(deadline_in_ms(waits->patience_ms), last));
+  }
   g_mutex_unlock(&waits->lock);
 }
 

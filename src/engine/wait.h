@@ -39,6 +39,10 @@ EngineWait waits_add(Waits *waits, const WaitCall *call);
 /* Pushes the deadline of @wait back to full patience: there is progress. */
 void waits_touch(Waits *waits, EngineWait wait);
 
+/* The same for everybody who waits for a body to be opened: bodies are flowing, and they come one
+ * after the other. Not for ever, though. */
+void waits_touch_bodies(Waits *waits);
+
 /* Looks at a parked call: FALSE when it is done already. */
 gboolean waits_peek(Waits *waits, EngineWait wait, WaitCall *call_out);
 
