@@ -7,6 +7,7 @@
  * the engine's deadline. Direct I/O would be interruptible, but rules out mmap.
  */
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -230,8 +231,12 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
   } else if (node.kind == NODE_CONTROL_FILE) {
     gsize have;
     const char *data = virtual_data(file_of(fi)->text, &have);
-    gsize from = MIN((gsize) offset, have);
-    fuse_reply_buf(req, data + from, MIN(size, have - from));
+    gsize from = MIN((gsize) offset, have), count = MIN(size, have - from);
+    /* A copy: once it is answered the file may be closed, before the call that answers has returned. */
+    char *buffer = read_buffer(count);
+    if (count)
+      memcpy(buffer, data + from, count);
+    fuse_reply_buf(req, buffer, count);
   } else {
     ReadWait *wait = g_new0(ReadWait, 1);
     *wait = (ReadWait){.fs = fs, .req = req};

@@ -9,7 +9,6 @@ import re
 import signal
 import statistics
 import subprocess
-import threading
 import time
 
 import pytest
@@ -189,6 +188,7 @@ def test_a_reader_beside_it_hardly_waits(dovecot, mount):
         synced(m, 60)
 
 
+@pytest.mark.scale
 def test_memory_stays_flat(dovecot, mount):
     user = dovecot.user()
     fill(user, folders=("INBOX",), count=150, size=200000)
