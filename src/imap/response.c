@@ -401,7 +401,7 @@ static gboolean read_search(ResponseReader *reader) {
     }
     if (c == '\r' || c == '\n')
       return token_end(token);
-    ImapRange range;
+    ImapRange range = {0};
     guint64 number;
     if (!token_number(token, G_MAXUINT32, &number))
       return FALSE;
@@ -435,7 +435,7 @@ static gboolean read_esearch(ResponseReader *reader) {
       continue;
     }
     do {
-      ImapRange range;
+      ImapRange range = {0};
       if (!read_range(token, &range) || !found(reader, &range))
         return FALSE;
     } while (token_accept(token, ','));
