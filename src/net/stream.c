@@ -36,6 +36,7 @@
 
 #define MAILSTREAM_BUFFER 8192
 #define AHEAD_MAX (16 * 1024)
+#define BULK_FROM (64 * 1024) /* an answer so long is not the end of a short exchange */
 #define PACKED_MAX (32 * 1024)
 #define UNPACKED_MAX (16 * 1024) /* deflated, it fits PACKED_MAX whatever it is */
 
@@ -48,6 +49,7 @@ struct Stream {
   int cancel_fd;
   gint64 deadline;
   guint64 wire;
+  guint64 answered; /* octets read since the last were written */
   gint64 waited_us; /* for something to read */
   SSL *ssl; /* NULL: clear text */
   mailstream *mail;
@@ -103,9 +105,10 @@ static gboolean wait_for(Stream *stream, short events, int wake_fd, gboolean *so
     if (is_cancelled(stream))
       return report_failure(stream, error);
     /* A server that leaves Nagle's algorithm on holds its last segment until we acknowledge the one
-     * before, which the kernel puts off for 40 ms. The option does not last, so it is set here. */
+     * before, which the kernel puts off for 40 ms. The option does not last, so it is set here; not
+     * while much flows, where it would only double the packets. */
     int on = 1;
-    if (events & POLLIN)
+    if (events & POLLIN && stream->answered < BULK_FROM)
       (void) setsockopt(stream->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
     gint64 began = g_get_monotonic_time();
     int ready = poll(polls, G_N_ELEMENTS(polls), deadline_poll_ms(stream->deadline));
@@ -140,8 +143,10 @@ static int bio_write(BIO *bio, const char *data, int size) {
   while (sent < 0 && errno == EINTR);
   if (sent < 0 && errno == EAGAIN)
     BIO_set_retry_write(bio);
-  if (sent > 0)
+  if (sent > 0) {
     stream->wire += (guint64) sent;
+    stream->answered = 0;
+  }
   return (int) sent;
 }
 
@@ -154,8 +159,10 @@ static int bio_read(BIO *bio, char *data, int size) {
   while (got < 0 && errno == EINTR);
   if (got < 0 && errno == EAGAIN)
     BIO_set_retry_read(bio);
-  if (got > 0)
+  if (got > 0) {
     stream->wire += (guint64) got;
+    stream->answered += (guint64) got;
+  }
   return (int) got;
 }
 
@@ -214,6 +221,7 @@ static Try wire_read(Stream *stream, void *buffer, gsize size, gsize *got_out) {
   while (got < 0 && errno == EINTR);
   if (got > 0) {
     stream->wire += (guint64) got;
+    stream->answered += (guint64) got;
     *got_out = (gsize) got;
     return TRY_OK;
   }
@@ -315,6 +323,7 @@ static Try wire_try_write(Stream *stream, const void *data, gsize size, gsize *s
       return TRY_FAILED;
     }
     stream->wire += (guint64) sent;
+    stream->answered = 0;
   }
   *sent_out = (gsize) sent;
   return TRY_OK;

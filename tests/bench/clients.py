@@ -133,10 +133,11 @@ class Mbsync:
     def wipe(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def sync(self, account, timeout):
+    def sync(self, account, timeout, to_disk=True):
+        """@to_disk: sync every message to the disk, mbsync's own default."""
         self.mail.mkdir(parents=True, exist_ok=True)
         config = self.folder / "mbsyncrc"
-        config.write_text(f"""FSync no
+        config.write_text(f"""FSync {"yes" if to_disk else "no"}
 
 IMAPAccount bench
 Host {account.host}
