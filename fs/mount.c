@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/autofd.h"
+#include "base/deadline.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/ask.h"
@@ -34,6 +35,7 @@
 #include "fs/virtual.h"
 
 #define WORKERS 4
+#define PREDECESSOR_MS 20000 /* longest wait for the daemon of the last mount to end */
 #define READ_AHEAD_KB "1024"
 #define STOP_MS 5000
 
@@ -189,14 +191,36 @@ static void cancel_wait(guint64 wait, gpointer data) {
   engine_cancel(((Running *) data)->fs.engine, wait);
 }
 
+static gboolean is_mounted_somewhere(const char *account) {
+  g_autofree char *source = g_strconcat(MOUNTS_SOURCE_PREFIX, account, NULL);
+  g_autoptr(GPtrArray) mounts = mounts_list(NULL);
+  for (guint i = 0; mounts && i < mounts->len; i++)
+    if (g_str_equal(((Mount *) g_ptr_array_index(mounts, i))->source, source))
+      return TRUE;
+  return FALSE;
+}
+
 static gboolean open_account(Running *run, GError **error) {
   run->account->ask = ask_terminal;
   run->account->ask_data = run->cancellable;
   g_autofree char *notice = NULL;
-  run->fs.engine = engine_open(run->account, &notice, error);
+  gint64 until = deadline_in_ms(PREDECESSOR_MS);
+  for (;;) {
+    g_autoptr(GError) failure = NULL;
+    run->fs.engine = engine_open(run->account, &notice, &failure);
+    if (!failure)
+      break;
+    /* Unmounted a moment ago, its daemon may still be writing down what it knows. */
+    if (!g_error_matches(failure, EML_ERROR, EML_ERROR_BUSY) ||
+        is_mounted_somewhere(run->account->name) || g_get_monotonic_time() > until) {
+      g_propagate_error(error, g_steal_pointer(&failure));
+      return FALSE;
+    }
+    g_usleep(20000);
+  }
   if (notice)
     fprintf(stderr, "emlfs: %s\n", notice);
-  return run->fs.engine && engine_login(run->fs.engine, run->cancellable, error);
+  return engine_login(run->fs.engine, run->cancellable, error);
 }
 
 static gboolean mount_session(Running *run, GError **error) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
@@ -57,6 +58,8 @@ int cli_status(const CliOptions *options) {
     if (!g_str_equal(mount->type, MOUNTS_TYPE)
         || !g_str_has_prefix(mount->source, MOUNTS_SOURCE_PREFIX))
       continue;
+    if (mount->owner != getuid() && getuid() != 0)
+      continue; /* somebody else's, whom it would refuse */
     if (account && !g_str_equal(mount->source + strlen(MOUNTS_SOURCE_PREFIX), account))
       continue;
     found++;

@@ -52,6 +52,10 @@ static Mount *parse_line(const char *line) {
   mount->path = unescape(words[4]);
   mount->type = unescape(words[dash + 1]);
   mount->source = unescape(words[dash + 2]);
+  g_auto(GStrv) options = g_strsplit(dash + 3 < count ? words[dash + 3] : "", ",", -1);
+  for (char **option = options; *option; option++)
+    if (g_str_has_prefix(*option, "user_id="))
+      mount->owner = (guint32) g_ascii_strtoull(*option + strlen("user_id="), NULL, 10);
   return mount;
 }
 

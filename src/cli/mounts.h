@@ -14,6 +14,7 @@
 typedef struct {
   guint32 major, minor; /* st_dev of what is mounted */
   char *path, *type, *source;
+  guint32 owner; /* the user_id option: who mounted; 0 without one */
 } Mount;
 void mount_free(Mount *mount);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Mount, mount_free)
