@@ -133,8 +133,8 @@ static gboolean push(Ahead *ahead, const Coming *coming) {
     return TRUE;
   struct fuse_bufvec octets = FUSE_BUFVEC_INIT(size);
   octets.buf[0].mem = ahead->buffer;
-  return fuse_lowlevel_notify_store(ahead->session, node_message_ino(msg.space, msg.uid), 0, &octets,
-                                    FUSE_BUF_NO_SPLICE) != -ENOENT;
+  guint64 ino = node_message_ino(msg.space, msg.uid);
+  return fuse_lowlevel_notify_store(ahead->session, ino, 0, &octets, FUSE_BUF_NO_SPLICE) != -ENOENT;
 }
 
 /* Pushes @count messages after @uid. The one in the middle is the probe, so that the next step has
@@ -169,7 +169,7 @@ static guint32 step(Ahead *ahead, guint32 space, guint32 uid, guint count) {
     if (pushed == taken)
       break;
     Coming *first = &coming[pushed++ % DISK_DEPTH];
-    useful = push(ahead, first) && useful; /* else he goes by names that he knows, not by a listing */
+    useful = push(ahead, first) && useful; /* else he goes by names, not by a listing */
     engine_body_close(&first->body);
   }
   return useful ? uid : uid + STRIDE / 4;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The queue holds at most one change a node, in the order of their news: who comes to a folder finds
- * it made, and its messages are gone before it. Numbers of nodes are never used again (node.h), so
- * that what came and went while it waited can simply be forgotten.
+ * The queue holds at most one change a node, in the order of their news: who comes to a folder
+ * finds it made, and its messages are gone before it. Numbers of nodes are never used again
+ * (node.h), so that what came and went while it waited can simply be forgotten.
  */
 #include "fs/replay.h"
 

@@ -3,9 +3,10 @@
  * Ends the mount on SIGTERM, SIGINT or SIGHUP. One thread takes these signals (all others block
  * them), so what it does need not be signal-safe.
  *
- * Order: nothing parks any more and what is parked is cancelled; the threads that talk to the kernel end
- * while requests are still being answered (they may wait for them); the mount is detached, lazily,
- * so that a shell inside does not keep it; the connection is aborted, which ends the session's loop.
+ * Order: nothing parks any more and what is parked is cancelled; the threads that talk to the
+ * kernel end while requests are still being answered (they may wait for them); the mount is
+ * detached, lazily, so that a shell inside does not keep it; the connection is aborted, which ends
+ * the session's loop.
  */
 #pragma once
 

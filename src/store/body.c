@@ -189,7 +189,9 @@ static gboolean read_row(Store *store, guint generation, guint32 space, guint32 
     return FALSE;
   autostmt *stmt = conn_stmt(reader.conn, STMT_BODY_NEXT);
   STMT_BIND(stmt, space, uid, count);
-  BodyRows rows = {space, count > 1 ? g_array_sized_new(FALSE, FALSE, sizeof(BodyRow), count) : NULL};
+  BodyRows rows = {.space = space};
+  if (count > 1)
+    rows.rows = g_array_sized_new(FALSE, FALSE, sizeof(BodyRow), count);
   gboolean any = FALSE;
   int rc;
   while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
@@ -248,7 +250,8 @@ StoreBody *store_body_get(Store *store, MsgId id, GError **error) {
     if (pin)
       return &pin->body;
 
-    if (!known && (!read_row(store, generation, id.space, id.uid, in_order ? ROWS : 1, &row, error) ||
+    guint count = in_order ? ROWS : 1;
+    if (!known && (!read_row(store, generation, id.space, id.uid, count, &row, error) ||
                    row.uid != id.uid))
       return NULL;
     look_up_file(store, row.at);

@@ -5,9 +5,12 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 
 BOUND = 20  # seconds after which what should be immediate counts as hung
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mounting import sample, until
+from watching import ATTRIB, CLOSE_WRITE, CREATE, DELETE, Watcher
 
 # The promise is a second; the bound is for a loaded machine. Courier looks at a folder only once a
 # minute while it idles, so it is left out here.
@@ -162,3 +163,26 @@ def test_changes_while_not_mounted(server, mount):
         theirs = box.fetch_all("INBOX")
         for uid, path in m.messages().items():
             assert path.read_bytes() == theirs[uid].body
+
+
+def test_inotify_tells(server, mount):
+    user = server.user()
+    with user.connect() as box:
+        first = box.append("INBOX", sample("first"))
+        m = mount(user)
+        ready(m)
+        gone = m.messages()[first]
+        seen = Watcher(m.dir, m.dir / "INBOX")
+        second = box.append("INBOX", sample("second"))
+        seen.wait(lambda told: any(mask == CLOSE_WRITE and name.endswith(".%d.eml" % second)
+                                   for mask, name in told), "new", SECONDS)
+        path = m.messages()[second]
+        assert path.read_bytes() == sample("second")
+        box.store_flags("INBOX", [second], ["\\Seen"], "+FLAGS")
+        seen.told(ATTRIB, path.name, SECONDS)
+        box.expunge("INBOX", [first])
+        seen.told(DELETE, gone.name, SECONDS)
+        if server.kind == "dovecot":  # the other is asked for its folders once a minute
+            box.create("Work")
+            seen.told(CREATE, "Work", SECONDS)
+        seen.close()
