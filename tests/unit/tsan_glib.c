@@ -20,6 +20,7 @@ const char *__tsan_default_suppressions(void) {
          "race:libssl.so\n"
          "race:libgio-2.0.so\n"
          "race:g_private_get\n"
+         "race:g_rw_lock_\n"
          "race:_dl_close_worker\n";
 }
 
