@@ -706,9 +706,9 @@ def test_all_this_as_an_ordinary_user(tmp_path):
               'mount --bind "$0" /dev/fuse; '
               '[ -e /sys/fs/fuse/connections/. ] && mount -t fusectl fusectl '
               '/sys/fs/fuse/connections 2>/dev/null || :; '
-              'mkdir -m 1777 "$0.tmp"; mount -t tmpfs -o mode=1777 none "$0.tmp"; '
-              'export TMPDIR="$0.tmp" HOME="$0.tmp" PYTEST_DEBUG_TEMPROOT="$0.tmp" '
-              'PYTHONDONTWRITEBYTECODE=1; shift 0; '
+              # /mnt of this namespace alone: the path of a socket may not be long
+              'mount -t tmpfs -o mode=1777 none /mnt; '
+              'export TMPDIR=/mnt HOME=/mnt PYTEST_DEBUG_TEMPROOT=/mnt PYTHONDONTWRITEBYTECODE=1; '
               'exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"')
     for parent in node.parents:  # what pytest makes is for its user alone
         if parent.name.startswith(("pytest-", "test_all_this")):
