@@ -134,6 +134,7 @@ static void queue_locked(Notify *notify, const EngineNews *news) {
     add_ino(queue->listings, parent);
     queue_gone_locked(notify, parent, folder, news->name);
     break;
+  case ENGINE_NEWS_FOLDER_LISTED:
   case ENGINE_NEWS_FOLDER_RESET:
     add_ino(queue->listings, folder);
     g_hash_table_add(queue->resets, GUINT_TO_POINTER(news->folder));

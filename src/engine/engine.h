@@ -55,7 +55,8 @@ typedef enum {
   ENGINE_NEWS_MESSAGE_SIZE,   /* its true size turned out to be another */
   ENGINE_NEWS_FOLDER_NEW,
   ENGINE_NEWS_FOLDER_GONE,
-  ENGINE_NEWS_FOLDER_RESET,   /* its listing changed as a whole (first listing, UIDVALIDITY) */
+  ENGINE_NEWS_FOLDER_LISTED,  /* listed for the first time: nobody can have seen it otherwise */
+  ENGINE_NEWS_FOLDER_RESET,   /* its listing changed as a whole (UIDVALIDITY) */
 } EngineNewsKind;
 
 typedef struct {

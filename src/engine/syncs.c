@@ -92,6 +92,7 @@ static void on_news(SyncNewsKind kind, guint32 folder, MsgId id, const char *nam
       [SYNC_MESSAGE_NEW] = ENGINE_NEWS_MESSAGE_NEW,
       [SYNC_MESSAGE_GONE] = ENGINE_NEWS_MESSAGE_GONE,
       [SYNC_MESSAGE_FLAGS] = ENGINE_NEWS_MESSAGE_FLAGS,
+      [SYNC_LISTED] = ENGINE_NEWS_FOLDER_LISTED,
       [SYNC_RESET] = ENGINE_NEWS_FOLDER_RESET,
   };
   Ticket *ticket = data;

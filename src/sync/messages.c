@@ -311,10 +311,13 @@ static guint32 next_uid(Run *run, const ImapSelected *selected) {
   return last + 1;
 }
 
-static void send_news(Run *run, guint32 space, gboolean reset) {
+/* Tells what is in the index now about the listing as a whole. */
+static void send_listing(Run *run, guint32 space, SyncNewsKind kind) {
+  run->hooks->news(kind, run->folder->id, (MsgId){space, 0}, NULL, run->hooks->data);
+}
+
+static void send_news(Run *run, guint32 space) {
   const SyncHooks *hooks = run->hooks;
-  if (reset)
-    hooks->news(SYNC_RESET, run->folder->id, (MsgId){space, 0}, NULL, hooks->data);
   for (guint i = 0; i < run->pending->len; i++) {
     const Pending *pending = &g_array_index(run->pending, Pending, i);
     hooks->news(pending->kind, run->folder->id, (MsgId){space, pending->uid}, pending->name,
@@ -342,6 +345,7 @@ static gboolean run_folder(Run *run, GError **error) {
   }
 
   run->modseqs = selected.highestmodseq != 0;
+  gboolean was_listed = FALSE;
   gboolean renewed = selected.uidvalidity != folder->uidvalidity || !folder->space;
   if (renewed) {
     if (folder->space)
@@ -349,14 +353,14 @@ static gboolean run_folder(Run *run, GError **error) {
     store_batch_abort(&run->batch);
     g_array_set_size(run->rows, 0);
     g_array_set_size(run->gone, 0);
-    gboolean was_listed = folder->listed;
+    was_listed = folder->listed;
     if (!store_folder_renew(run->store, folder->id, selected.uidvalidity, &folder->space, error))
       return FALSE;
     folder->listed = FALSE;
     folder->count = 0;
     folder->uidvalidity = selected.uidvalidity;
     if (was_listed)
-      send_news(run, folder->space, TRUE);
+      send_listing(run, folder->space, SYNC_RESET);
   }
   if (!run->batch)
     run->batch = store_batch_new(run->store, folder->space);
@@ -374,7 +378,9 @@ static gboolean run_folder(Run *run, GError **error) {
   gint64 mtime = first || moved ? g_get_real_time() / G_USEC_PER_SEC : 0;
   if (!store_batch_commit(&run->batch, next_uid(run, &selected), selected.highestmodseq, mtime, error))
     return FALSE;
-  send_news(run, folder->space, first);
+  if (first)
+    send_listing(run, folder->space, was_listed ? SYNC_RESET : SYNC_LISTED);
+  send_news(run, folder->space);
   return TRUE;
 }
 
@@ -399,7 +405,7 @@ gboolean sync_messages(Store *store, ImapSession *session, guint32 id, const Syn
   /* What was written before a failure is in the index, so its news must not be lost: flags and
    * rows of bursts that were flushed. */
   if (!ok && run.pending->len)
-    send_news(&run, folder->space, FALSE);
+    send_news(&run, folder->space);
   store_batch_abort(&run.batch);
   g_clear_error(&run.failure);
   g_array_unref(run.rows);

@@ -13,7 +13,8 @@ typedef enum {
   SYNC_MESSAGE_NEW,
   SYNC_MESSAGE_GONE,
   SYNC_MESSAGE_FLAGS,
-  SYNC_RESET, /* the listing changed as a whole; no news of single messages comes with it */
+  SYNC_LISTED, /* listed for the first time; no news of single messages comes with it */
+  SYNC_RESET,  /* a listing that was known changed as a whole; no news of single messages either */
 } SyncNewsKind;
 
 typedef struct {

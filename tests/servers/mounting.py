@@ -178,7 +178,10 @@ class Mount:
     def stop(self):
         """Unmounts the ordinary way; the daemon has to end by itself."""
         if self.process and self.process.poll() is None:
-            subprocess.run(["fusermount3", "-u", str(self.dir)], check=False, stderr=subprocess.DEVNULL)
+            # The daemon itself may be in the mount for a moment, telling inotify of a change.
+            until(lambda: subprocess.run(["fusermount3", "-u", str(self.dir)], stderr=subprocess.PIPE,
+                                         check=False).returncode == 0 or self.process.poll() is not None,
+                  "the unmount")
             try:
                 self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
