@@ -10,6 +10,7 @@ import pytest
 from faultproxy import FaultProxy
 from mounting import sample, until
 
+pytestmark = pytest.mark.root  # for the address
 ADDRESS = "127.91.7.3/32"
 
 

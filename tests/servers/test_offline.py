@@ -242,6 +242,7 @@ def test_the_command_says_why_not(dovecot, mount):
     assert done.returncode == 1 and "127.0.0.1" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.root
 def test_the_cache_is_held_by_another(dovecot, mount):
     m = mount(dovecot.user())
     inside = subprocess.run(["unshare", "-m", "sh", "-c", 'umount "$0" && exec "$@"', str(m.dir),
