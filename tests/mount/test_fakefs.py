@@ -697,7 +697,7 @@ def test_hundred_thousand(mail):
     assert rss < 60000 or "FAKEFS_SANITIZED" in os.environ
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="this is the ordinary user's run")
+@pytest.mark.root
 def test_all_this_as_an_ordinary_user(tmp_path):
     """Runs this folder again without privileges, with the /dev/fuse that users have."""
     signal.alarm(290)  # all of it again, instead of one test's bound

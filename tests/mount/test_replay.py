@@ -214,7 +214,7 @@ def test_unmount_amid_a_storm(mail):
             mail.end()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounts")
+@pytest.mark.root
 def test_a_covered_mountpoint_is_left_alone(anna, watch):
     seen = watch(anna.dir / "INBOX")
     subprocess.run(["mount", "-t", "tmpfs", "none", anna.dir], check=True, timeout=BOUND)
@@ -234,7 +234,7 @@ def test_a_covered_mountpoint_is_left_alone(anna, watch):
     seen.told(CREATE, anna.tell("new", "INBOX", 1, 10))  # and it goes on
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounts")
+@pytest.mark.root
 def test_something_mounted_on_a_folder_is_left_alone(anna):
     folder = anna.dir / "INBOX"
     subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True, timeout=BOUND)
