@@ -31,7 +31,9 @@ int reply_errno(const GError *error) {
       [EML_ERROR_STALE] = ESTALE,         [EML_ERROR_NO_SPACE] = ENOSPC,
       [EML_ERROR_BUSY] = EBUSY,           [EML_ERROR_CONFIG] = EINVAL,
       [EML_ERROR_EXISTS] = EEXIST,        [EML_ERROR_TOO_BIG] = EFBIG,
-      [EML_ERROR_INVALID] = EINVAL,
+      [EML_ERROR_INVALID] = EINVAL,       [EML_ERROR_QUOTA] = EDQUOT,
+      [EML_ERROR_NOT_EMPTY] = ENOTEMPTY,  [EML_ERROR_CROSSING] = EXDEV,
+      [EML_ERROR_FIXED] = EPERM,
   };
   if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
     return EINTR;

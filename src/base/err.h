@@ -26,7 +26,11 @@ typedef enum {
   EML_ERROR_CONFIG,    /* the configuration must be mended: EINVAL */
   EML_ERROR_EXISTS,    /* there is one already, or something inside: EEXIST */
   EML_ERROR_TOO_BIG,   /* over a limit of the server: EFBIG */
-  EML_ERROR_INVALID,   /* the server says that it can never be done: EINVAL */
+  EML_ERROR_INVALID,   /* it can never be done as asked: EINVAL */
+  EML_ERROR_QUOTA,     /* the account is full: EDQUOT */
+  EML_ERROR_NOT_EMPTY, /* the folder still has something in it: ENOTEMPTY */
+  EML_ERROR_CROSSING,  /* from the server to this machine or back, it has to be copied: EXDEV */
+  EML_ERROR_FIXED,     /* mail has no way to change that: EPERM */
 } EmlError;
 
 /* The quark of EML_ERROR. Any thread. */

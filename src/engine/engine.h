@@ -57,6 +57,9 @@ typedef enum {
   ENGINE_NEWS_FOLDER_GONE,
   ENGINE_NEWS_FOLDER_LISTED,  /* listed for the first time: nobody can have seen it otherwise */
   ENGINE_NEWS_FOLDER_RESET,   /* its listing changed as a whole (UIDVALIDITY) */
+  ENGINE_NEWS_NAME,           /* @name in @folder stands for another node now; it is the same to people,
+                                 the outcome of what was done through the mount */
+  ENGINE_NEWS_LOCAL,          /* size or times of @local changed by themselves */
 } EngineNewsKind;
 
 typedef struct {
@@ -64,7 +67,8 @@ typedef struct {
   guint32 folder;   /* the folder concerned (for FOLDER_*: itself) */
   guint32 parent;   /* for FOLDER_*: its parent */
   EngineMsg msg;    /* for MESSAGE_* */
-  const char *name; /* file name, for MESSAGE_NEW, MESSAGE_GONE, FOLDER_NEW, FOLDER_GONE */
+  const char *name; /* file name, for MESSAGE_NEW, MESSAGE_GONE, FOLDER_NEW, FOLDER_GONE, NAME */
+  guint32 local;    /* for LOCAL */
 } EngineNews;
 
 /* @news is valid during the call only. The index already tells the new state. */

@@ -41,7 +41,7 @@ ImapTag imap_append_send(ImapSession *session, const char *mailbox, const ImapMe
                          GError **error);
 
 /* imap_wait for an APPEND; *@appended_out (or NULL) is what APPENDUID told. NOT_FOUND: there is no
- * such mailbox ([TRYCREATE]); NO_SPACE: over quota; TOO_BIG: the message is. */
+ * such mailbox ([TRYCREATE]); QUOTA: over quota; TOO_BIG: the message is. */
 gboolean imap_append_wait(ImapSession *session, ImapTag tag, ImapAppended *appended_out,
                           GError **error);
 

@@ -309,7 +309,7 @@ static const struct {
   EmlError error;
 } refusals[] = {
     {"NONEXISTENT", EML_ERROR_NOT_FOUND},       {"TRYCREATE", EML_ERROR_NOT_FOUND},
-    {"OVERQUOTA", EML_ERROR_NO_SPACE},          {"INUSE", EML_ERROR_BUSY},
+    {"OVERQUOTA", EML_ERROR_QUOTA},             {"INUSE", EML_ERROR_BUSY},
     {"UNAVAILABLE", EML_ERROR_BUSY},            {"ALREADYEXISTS", EML_ERROR_EXISTS},
     {"HASCHILDREN", EML_ERROR_EXISTS},          {"CANNOT", EML_ERROR_INVALID},
     {"TOOBIG", EML_ERROR_TOO_BIG},              {"LIMIT", EML_ERROR_TOO_BIG},
@@ -321,8 +321,8 @@ static const struct {
   const char *text;
   EmlError error;
 } refusal_texts[] = {
-    {"Over quota", EML_ERROR_NO_SPACE},
-    {"You exceeded your mail quota", EML_ERROR_NO_SPACE},
+    {"Over quota", EML_ERROR_QUOTA},
+    {"You exceeded your mail quota", EML_ERROR_QUOTA},
     {"Invalid mailbox name", EML_ERROR_INVALID},
 };
 

@@ -6,7 +6,7 @@
  * handler sees it; what is not understood is skipped.
  *
  * After an error of code OFFLINE, TIMEOUT, CANCELLED, TLS or PROTOCOL the session is dead and can
- * only be closed; REFUSED, NOT_FOUND, NO_SPACE, BUSY, EXISTS and INVALID (the server's NO) leave it
+ * only be closed; REFUSED, NOT_FOUND, QUOTA, BUSY, EXISTS and INVALID (the server's NO) leave it
  * usable. After TOO_BIG and FAILED imap_session_alive tells. Verbs that change something are in
  * imap/change.h.
  */
@@ -185,7 +185,7 @@ typedef guint32 ImapTag;
 
 /* Reads until the command @tag is done. Commands may be waited for in any order; one already done
  * returns at once. REFUSED carries the server's text; [NONEXISTENT] and [TRYCREATE] are
- * NOT_FOUND; [OVERQUOTA] NO_SPACE; [INUSE] and [UNAVAILABLE] BUSY; [ALREADYEXISTS] and
+ * NOT_FOUND; [OVERQUOTA] QUOTA; [INUSE] and [UNAVAILABLE] BUSY; [ALREADYEXISTS] and
  * [HASCHILDREN] EXISTS; [CANNOT] INVALID; [TOOBIG] and [LIMIT] TOO_BIG; [EXPUNGEISSUED] with OK is
  * success. Some texts without a code count as well. */
 gboolean imap_wait(ImapSession *session, ImapTag tag, GError **error);

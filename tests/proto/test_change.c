@@ -227,7 +227,7 @@ static void test_move(void) {
       {"4", "Trash", "4>14 in 7", -1, NULL},
       {"4:5", "gone", "4>15 in 7", EML_ERROR_NOT_FOUND, "no such"},
       {"4:5", "Trash", " in 0", -1, NULL},
-      {"4", "full", " in 0", EML_ERROR_NO_SPACE, "quota"},
+      {"4", "full", " in 0", EML_ERROR_QUOTA, "quota"},
       {"4", "Trash", "4>15 in 7", EML_ERROR_OFFLINE, "closed"},
   };
   g_autoptr(GError) error = NULL;
@@ -288,16 +288,16 @@ static const struct {
 } refusals[] = {
     {"NO [ALREADYEXISTS] x", EML_ERROR_EXISTS},    {"NO [NONEXISTENT] x", EML_ERROR_NOT_FOUND},
     {"NO [CANNOT] x", EML_ERROR_INVALID},          {"NO [NOPERM] x", EML_ERROR_REFUSED},
-    {"NO [OVERQUOTA] x", EML_ERROR_NO_SPACE},      {"NO [overquota] x", EML_ERROR_NO_SPACE},
+    {"NO [OVERQUOTA] x", EML_ERROR_QUOTA},      {"NO [overquota] x", EML_ERROR_QUOTA},
     {"NO [TRYCREATE] x", EML_ERROR_NOT_FOUND},     {"NO [TOOBIG] x", EML_ERROR_TOO_BIG},
     {"NO [LIMIT] x", EML_ERROR_TOO_BIG},           {"NO [INUSE] x", EML_ERROR_BUSY},
     {"NO [UNAVAILABLE] x", EML_ERROR_BUSY},        {"NO [HASCHILDREN] x", EML_ERROR_EXISTS},
     {"NO [USEATTR] x", EML_ERROR_REFUSED},         {"NO [SERVERBUG] x", EML_ERROR_REFUSED},
     {"NO [X-UNHEARD-OF (a \"]\" b)] x", EML_ERROR_REFUSED}, {"NO x", EML_ERROR_REFUSED},
     {"BAD x", EML_ERROR_REFUSED},                  {"NO [ALREADYEXISTS x", EML_ERROR_EXISTS},
-    {"NO Over quota", EML_ERROR_NO_SPACE},         {"NO Invalid mailbox name.", EML_ERROR_INVALID},
+    {"NO Over quota", EML_ERROR_QUOTA},         {"NO Invalid mailbox name.", EML_ERROR_INVALID},
     {"NO [NOPERM] Over quota", EML_ERROR_REFUSED},
-    {"NO [ALERT] You exceeded your mail quota.", EML_ERROR_NO_SPACE},
+    {"NO [ALERT] You exceeded your mail quota.", EML_ERROR_QUOTA},
 };
 
 static void refusing(Peer *peer) {
@@ -532,7 +532,7 @@ static void test_replace(void) {
   g_assert_cmpstr(stage.log->str, ==, "expunge 4;");
   message.flags = 0;
   g_assert_false(imap_replace(stage.session, G_MAXUINT32, "Drafts", &message, &appended, &error));
-  peer_assert_error(&error, EML_ERROR_NO_SPACE, "full");
+  peer_assert_error(&error, EML_ERROR_QUOTA, "full");
   g_assert_cmpuint(appended.uid, ==, 0);
   stage_close(&stage);
 }

@@ -314,7 +314,7 @@ static void test_fetch_then_no(void) {
   g_assert_false(imap_wait(stage.session, tag, &error));
   peer_assert_error(&error, EML_ERROR_NOT_FOUND, "no such mailbox");
   g_assert_false(imap_noop(stage.session, &error));
-  peer_assert_error(&error, EML_ERROR_NO_SPACE, "full");
+  peer_assert_error(&error, EML_ERROR_QUOTA, "full");
   g_assert_true(imap_noop(stage.session, &error));
   g_assert_false(imap_wait(stage.session, 99, &error));
   peer_assert_error(&error, EML_ERROR_FAILED, "99");

@@ -134,7 +134,7 @@ static void test_pipelined(void) {
   g_assert_cmpuint(appended.uidvalidity, ==, 7);
   g_assert_cmpuint(appended.uid, ==, 4294967295);
   g_assert_false(imap_append_wait(stage.session, second, &appended, &error));
-  peer_assert_error(&error, EML_ERROR_NO_SPACE, "full");
+  peer_assert_error(&error, EML_ERROR_QUOTA, "full");
   for (guint i = 0; i < 4; i++) {
     g_assert_true(imap_append_wait(stage.session, others[i], &appended, &error));
     g_assert_cmpuint(appended.uid + appended.uidvalidity, ==, 0);
@@ -222,7 +222,7 @@ static void test_when_to_ask(void) {
     PeerScript script;
     guint64 size;
     EmlError code;
-  } cases[] = {{minus, 4096, EML_ERROR_TOO_BIG}, {plus, MIB - 1, EML_ERROR_NO_SPACE}};
+  } cases[] = {{minus, 4096, EML_ERROR_TOO_BIG}, {plus, MIB - 1, EML_ERROR_QUOTA}};
   autofd int fd = file_of(4 * MIB);
   for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
     g_autoptr(GError) error = NULL;
@@ -371,7 +371,7 @@ static void test_refused_early(void) {
   stage_open(&stage, refuses_early, 10000, NULL);
   ImapTag tag = send_octets(&stage, "INBOX", fd, 1000000, &error);
   g_assert_false(imap_append_wait(stage.session, tag, NULL, &error));
-  peer_assert_error(&error, EML_ERROR_NO_SPACE, "full");
+  peer_assert_error(&error, EML_ERROR_QUOTA, "full");
   g_assert_true(imap_noop(stage.session, &error));
   stage_close(&stage);
 }
