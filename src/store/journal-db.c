@@ -271,6 +271,11 @@ static gboolean check_content(Journal *journal, const char *identity, gboolean *
   return quick_check(journal, error) && check_identity(journal, identity, error);
 }
 
+static gboolean run(Journal *journal, const char *sql, GError **error) {
+  return sqlite3_exec(journal->db, sql, NULL, NULL, NULL) == SQLITE_OK ||
+         set_sql(journal, "cannot open", error);
+}
+
 gboolean journal_db_open(Journal *journal, const char *identity, gboolean *fresh_out,
                          GError **error) {
   if (!check_file(journal, error))
@@ -283,15 +288,20 @@ gboolean journal_db_open(Journal *journal, const char *identity, gboolean *fresh
   if (sqlite3_open_v2(path, &journal->db,
                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                           SQLITE_OPEN_NOFOLLOW,
-                      NULL) != SQLITE_OK ||
-      sqlite3_exec(journal->db,
-                   "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
-                   "PRAGMA synchronous=NORMAL; PRAGMA cache_size=-2048; PRAGMA mmap_size=0;"
-                   "PRAGMA journal_size_limit=8388608; PRAGMA cell_size_check=ON;"
-                   "PRAGMA trusted_schema=OFF",
-                   NULL, NULL, NULL) != SQLITE_OK)
+                      NULL) != SQLITE_OK)
     return set_sql(journal, "cannot open", error);
-  return check_content(journal, identity, fresh_out, error);
+  /* What turns out to be damaged or not ours is left as it is, its log too. */
+  sqlite3_db_config(journal->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+  if (!run(journal,
+           "PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-2048; PRAGMA mmap_size=0;"
+           "PRAGMA cell_size_check=ON; PRAGMA trusted_schema=OFF",
+           error) ||
+      !check_content(journal, identity, fresh_out, error))
+    return FALSE;
+  sqlite3_db_config(journal->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+  return run(journal,
+             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=8388608",
+             error);
 }
 
 void journal_db_close(Journal *journal) {
