@@ -300,7 +300,8 @@ gboolean journal_db_open(Journal *journal, const char *identity, gboolean *fresh
     return FALSE;
   sqlite3_db_config(journal->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
   return run(journal,
-             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=8388608",
+             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+             "PRAGMA journal_size_limit=8388608",
              error);
 }
 

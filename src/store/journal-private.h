@@ -42,7 +42,7 @@ struct Journal {
   char *dir;
   int dir_fd, local_fd;
 
-  GMutex syncing; /* one thread at a time waits for the disk; guards: */
+  GMutex syncing;  /* one thread at a time waits for the disk; guards: */
   gboolean placed; /* that DIR itself is there is on the disk */
 
   GMutex lock; /* guards all below: */

@@ -14,7 +14,7 @@
  *  3. No id is used twice: AUTOINCREMENT remembers the highest, also that of rows that are gone.
  *  4. Journal.names counts the rows of `name`. It is changed after the commit, under the same lock.
  *
- * Lock order: syncing → lock; the log's own lock last. `lock` is never held while the disk is waited
+ * Lock order: syncing → lock; the log's own lock last. `lock` is not held while the disk is waited
  * for, but when SQLite brings its log into the database, once in a thousand pages.
  */
 #include <errno.h>
@@ -380,8 +380,7 @@ gboolean journal_change_end(Journal *journal, const Change *const *changes, gsiz
                             const guint32 *uidvalidities, const guint32 *uids, GError **error) {
   g_autoptr(GArray) gone = g_array_new(FALSE, FALSE, sizeof(guint32));
   g_mutex_lock(&journal->lock);
-  gboolean ok =
-      change_end_locked(journal, changes, count, uidvalidities, uids, gone, error);
+  gboolean ok = change_end_locked(journal, changes, count, uidvalidities, uids, gone, error);
   g_mutex_unlock(&journal->lock);
   for (guint i = 0; i < gone->len && ok; i++)
     journal_local_unlink(journal, g_array_index(gone, guint32, i));

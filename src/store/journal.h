@@ -5,8 +5,8 @@
  * It knows no network, and nothing of the index: that can be rebuilt from the server, this cannot.
  * So it lives in the state folder, and messages are told by mailbox, UIDVALIDITY and UID.
  *
- *   DIR/journal.db   SQLite, WAL
- *   DIR/local/N      octets of local file N
+ *   DIR/journal.db        SQLite, WAL
+ *   DIR/local/N           octets of local file N
  *   DIR/local.aside-DATE  what was in DIR/local when journal.db was gone
  *
  * A call that returned TRUE survives kill -9 of the process at any moment; after journal_sync also
@@ -24,8 +24,8 @@
 typedef struct Journal Journal;
 
 /* Opens or creates the journal in @dir (created 0700) for @identity. Files in DIR/local without a
- * row are deleted, but set aside when there was no journal yet; rows without their file go, unless a
- * change names them. CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, BUSY (open
+ * row are deleted, but set aside when there was no journal yet; rows without their file go, unless
+ * a change names them. CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, BUSY (open
  * already), FAILED. The store's lock keeps a second process out. */
 Journal *journal_open(const char *dir, const char *identity, GError **error);
 void journal_close(Journal **journal);

@@ -585,10 +585,10 @@ static void test_full_disk(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/journal/kill", test_kill);
-  static const char *const harms[] = {"garbage",     "truncated",       "header-only",
-                                      "pages",       "no-table",        "no-identity",
-                                      "empty-but-log", "gone-but-log",  "foreign",
-                                      "future",      "not-ours"};
+  static const char *const harms[] = {"garbage",       "truncated",    "header-only",
+                                      "pages",         "no-table",     "no-identity",
+                                      "empty-but-log", "gone-but-log", "foreign",
+                                      "future",        "not-ours"};
   for (guint i = 0; i < G_N_ELEMENTS(harms); i++) {
     g_autofree char *path = g_strconcat("/journal/harm/", harms[i], NULL);
     g_test_add_data_func(path, GINT_TO_POINTER(i), harm_test);
