@@ -221,8 +221,8 @@ static void model_settle(Model *model, GPtrArray *changes, GPtrArray *locals) {
     return;
   for (guint i = 0; i < changes->len; i++) {
     const Change *change = g_ptr_array_index(changes, i);
-    if (report.op == OP_UPDATE && change->id == report.ids[0])
-      happened = change->stage == CHANGE_SENT;
+    if (report.op == OP_UPDATE && change->stage != model_get(model->changes, change->id))
+      happened = TRUE;
     if ((report.op == OP_ADD || report.op == OP_UPLOAD) && !model_has(model->changes, change->id)) {
       happened = TRUE;
       g_assert_cmpuint(changes->len - i, ==, report.count); /* they are the last ones */
