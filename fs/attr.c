@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "fs/fs.h"
 
+#define NANOSECONDS 1000000000
+
 static void attr_common(const Fs *fs, guint64 ino, mode_t mode, gint64 mtime, gint64 ctime_,
                         struct stat *st_out) {
   *st_out = (struct stat){
@@ -16,24 +18,57 @@ static void attr_common(const Fs *fs, guint64 ino, mode_t mode, gint64 mtime, gi
   };
 }
 
+static gboolean count_folder(guint32 number, const EngineEntry *entry, gpointer data) {
+  guint *count = data;
+  if (entry->folder || (entry->local && entry->local->is_folder))
+    ++*count;
+  return TRUE;
+}
+
 /* find trusts a link count of 2 + subdirectories to skip the stat of what cannot be a directory. */
+static guint link_count(const Fs *fs, EngineDir dir, guint folders) {
+  guint guests = 0;
+  engine_guests_scan(fs->engine, dir, 0, count_folder, &guests);
+  return 2 + folders + guests;
+}
+
 void attr_root(const Fs *fs, guint folders, struct stat *st_out) {
   attr_common(fs, NODE_ROOT_INO, S_IFDIR | 0700, fs->began, fs->began, st_out);
-  st_out->st_nlink = 2 + folders + 1; /* .control */
+  st_out->st_nlink = link_count(fs, (EngineDir){0, 0}, folders) + 1; /* .control */
 }
 
 void attr_folder(const Fs *fs, const EngineFolder *folder, struct stat *st_out) {
   attr_common(fs, node_folder_ino(folder->id), S_IFDIR | 0700, folder->mtime, folder->mtime,
               st_out);
-  st_out->st_nlink = 2 + folder->subfolders;
+  st_out->st_nlink = link_count(fs, (EngineDir){folder->id, 0}, folder->subfolders);
   st_out->st_size = (off_t) folder->count + folder->subfolders;
 }
 
-void attr_message(const Fs *fs, guint32 space, const EngineMessage *message, struct stat *st_out) {
-  attr_common(fs, node_message_ino(space, message->uid), S_IFREG | 0600, message->mtime,
+void attr_message(const Fs *fs, EngineMsg msg, const EngineMessage *message, struct stat *st_out) {
+  attr_common(fs, node_message_ino(msg.space, msg.uid), S_IFREG | 0600, message->mtime,
               message->ctime, st_out);
   st_out->st_size = (off_t) message->size;
   st_out->st_blocks = (blkcnt_t) ((message->size + 511) / 512);
+}
+
+void attr_local(const Fs *fs, const EngineLocal *local, struct stat *st_out) {
+  attr_common(fs, node_local_ino(local->id, local->is_folder),
+              local->is_folder ? S_IFDIR | 0700 : S_IFREG | 0600, local->mtime / NANOSECONDS,
+              local->ctime, st_out);
+  st_out->st_mtim.tv_nsec = st_out->st_atim.tv_nsec = local->mtime % NANOSECONDS;
+  if (local->is_folder)
+    st_out->st_nlink = link_count(fs, (EngineDir){0, local->id}, 0);
+  st_out->st_size = (off_t) local->size;
+  st_out->st_blocks = (blkcnt_t) ((local->size + 511) / 512);
+}
+
+void attr_named(const Fs *fs, const EngineEntry *entry, struct stat *st_out) {
+  if (entry->folder)
+    attr_folder(fs, entry->folder, st_out);
+  else if (entry->message)
+    attr_message(fs, entry->msg, entry->message, st_out);
+  else
+    attr_local(fs, entry->local, st_out);
 }
 
 void attr_control_dir(const Fs *fs, struct stat *st_out) {

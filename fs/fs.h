@@ -7,7 +7,7 @@
 
 #include <fuse_lowlevel.h>
 
-#include "engine/engine.h"
+#include "engine/changes.h"
 #include "fs/node.h"
 
 typedef struct Parks Parks;
@@ -39,23 +39,34 @@ typedef struct {
 #define KEEP_SECONDS 86400.0
 
 /* Each adds the handlers of its file to @ops. */
+void ops_change_add(struct fuse_lowlevel_ops *ops);
 void ops_dir_add(struct fuse_lowlevel_ops *ops);
 void ops_file_add(struct fuse_lowlevel_ops *ops);
 void ops_fs_add(struct fuse_lowlevel_ops *ops);
+void ops_write_add(struct fuse_lowlevel_ops *ops);
 void ops_xattr_add(struct fuse_lowlevel_ops *ops);
 
-/* Answers a GETATTR or SETATTR with the attributes of @ino as the index has them; ops-dir.c. */
+/* ---- ops-dir.c ---- */
+
+/* The directory that @ino is, as the engine names it. Returns 0, or what a change in it answers: ESTALE,
+ * ENOTDIR, EROFS for the directory of virtual files. */
+int dir_of_node(fuse_ino_t ino, EngineDir *dir_out);
+
+/* Answers a GETATTR or SETATTR with the attributes of @ino as the index has them. */
 void reply_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino);
+gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error);
 
-/* What is open, so that it can be closed when the mount ends under it: the kernel then sends no
- * RELEASE. Free it after the last request, before the engine and the virtual files. */
-OpenFiles *open_files_new(Fs *fs);
-void open_files_free(OpenFiles **files);
+/* Answers with the entry that @name in @dir has just become. */
+void reply_new_entry(Fs *fs, fuse_req_t req, EngineDir dir, const char *name);
 
-/* Attributes, from index rows; attr.c. Any thread. */
+/* ---- attributes, from index rows; attr.c. Any thread. ---- */
+
 void attr_root(const Fs *fs, guint folders, struct stat *st_out);
 void attr_folder(const Fs *fs, const EngineFolder *folder, struct stat *st_out);
-void attr_message(const Fs *fs, guint32 space, const EngineMessage *message, struct stat *st_out);
+void attr_message(const Fs *fs, EngineMsg msg, const EngineMessage *message, struct stat *st_out);
+void attr_local(const Fs *fs, const EngineLocal *local, struct stat *st_out);
+/* Whichever of these @entry is. */
+void attr_named(const Fs *fs, const EngineEntry *entry, struct stat *st_out);
 void attr_control_dir(const Fs *fs, struct stat *st_out);
 void attr_control_file(const Fs *fs, guint32 id, guint64 size, gint64 mtime, struct stat *st_out);
 

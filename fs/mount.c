@@ -25,7 +25,7 @@
 #include "cli/mounts.h"
 #include "fs/ahead.h"
 #include "fs/daemon.h"
-#include "fs/fs.h"
+#include "fs/files.h"
 #include "fs/guard.h"
 #include "fs/init-reply.h"
 #include "fs/notify.h"
@@ -225,9 +225,11 @@ static gboolean open_account(Running *run, GError **error) {
 
 static gboolean mount_session(Running *run, GError **error) {
   struct fuse_lowlevel_ops ops = {0};
+  ops_change_add(&ops);
   ops_dir_add(&ops);
   ops_file_add(&ops);
   ops_fs_add(&ops);
+  ops_write_add(&ops);
   if (run->options.xattr)
     ops_xattr_add(&ops);
   run->session = fuse_session_new(&run->args, &ops, sizeof ops, &run->fs);
@@ -255,7 +257,7 @@ static gboolean start(Running *run, GError **error) {
   guard_watch(run->guard, mount->minor, run->path);
   widen_read_ahead(mount->minor);
   run->fs.virtual = virtual_new(run->fs.engine);
-  run->fs.files = open_files_new(&run->fs);
+  run->fs.files = files_new(&run->fs);
   run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
   run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
   run->fs.ahead = ahead_new(run->session, run->fs.engine, run->fs.notify);
@@ -287,11 +289,11 @@ static void finish(Running *run) {
     _exit(CLI_FAILED);
   if (run->fs.replay && !replay_stop(run->fs.replay, STOP_MS))
     _exit(CLI_FAILED);
-  /* No body is closed under a read; all were cancelled, so this is short. */
+  /* Nothing is closed under a read or a commit; all were cancelled, so this is short. */
   if (run->fs.parks && !parks_wait_empty(run->fs.parks, STOP_MS))
     log_warning("%u requests were not answered", parks_count(run->fs.parks));
   else
-    open_files_free(&run->fs.files);
+    files_free(&run->fs.files);
   if (run->fs.engine)
     engine_close(&run->fs.engine);
   ahead_free(&run->fs.ahead);

@@ -20,6 +20,8 @@ gboolean node_parse(guint64 ino, Node *node_out) {
     return node.id != 0 && node.uid == 0;
   case NODE_MESSAGE:
     return node.id != 0 && node.uid != 0;
+  case NODE_LOCAL:
+    return node.id != 0 && node.uid <= 1;
   case NODE_CONTROL_DIR:
     return node.id == 0 && node.uid == 0;
   default:

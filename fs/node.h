@@ -16,6 +16,7 @@ typedef enum {
   NODE_MESSAGE = 2,      /* id: uidspace; uid */
   NODE_CONTROL_DIR = 3,  /* id 0 */
   NODE_CONTROL_FILE = 4, /* id: index of the file, from 1 */
+  NODE_LOCAL = 5,        /* id: local file or folder; uid 0: a file, 1: a folder */
   /* Seen by the thread of replay.h alone, and not parsed: what it removes once more. */
   NODE_GONE_FOLDER = 14,
   NODE_GONE_MESSAGE = 15,
@@ -41,6 +42,10 @@ static inline guint64 node_message_ino(guint32 space, guint32 uid) {
   return node_ino((Node){NODE_MESSAGE, space, uid});
 }
 
+static inline guint64 node_local_ino(guint32 local, gboolean is_folder) {
+  return node_ino((Node){NODE_LOCAL, local, is_folder ? 1 : 0});
+}
+
 /* FALSE for a number that node_ino cannot have given. Any thread. */
 gboolean node_parse(guint64 ino, Node *node_out);
 
@@ -51,6 +56,7 @@ typedef enum {
   COOKIE_SPECIAL = 1, /* 1 ".", 2 "..", 3 .control */
   COOKIE_FOLDER = 2,  /* folder id */
   COOKIE_MESSAGE = 3, /* UID */
+  COOKIE_GUEST = 4,   /* number of a guest or local file */
 } CookieClass;
 
 static inline gint64 cookie_make(CookieClass class, guint32 number) {

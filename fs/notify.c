@@ -36,6 +36,8 @@ typedef struct {
   GHashTable *attributes; /* ino (gint64 *) of nodes whose attributes changed */
   GHashTable *resets;     /* folder ids that were listed anew */
   GArray *gone;           /* Gone */
+  GArray *names;          /* Gone, without child: what stands for another node now */
+  GHashTable *locals;     /* local files whose size or times changed */
   GArray *news;           /* EngineNews, their names owned: for `told` */
   GArray *after;          /* After */
 } Batch;
@@ -76,6 +78,9 @@ static Batch *batch_new(void) {
   batch->resets = g_hash_table_new(g_direct_hash, g_direct_equal);
   batch->gone = g_array_new(FALSE, FALSE, sizeof(Gone));
   g_array_set_clear_func(batch->gone, gone_clear);
+  batch->names = g_array_new(FALSE, FALSE, sizeof(Gone));
+  g_array_set_clear_func(batch->names, gone_clear);
+  batch->locals = g_hash_table_new(g_direct_hash, g_direct_equal);
   batch->news = g_array_new(FALSE, FALSE, sizeof(EngineNews));
   g_array_set_clear_func(batch->news, news_clear);
   batch->after = g_array_new(FALSE, FALSE, sizeof(After));
@@ -88,6 +93,8 @@ static void batch_free(Batch *batch) {
   g_hash_table_unref(batch->attributes);
   g_hash_table_unref(batch->resets);
   g_array_unref(batch->gone);
+  g_array_unref(batch->names);
+  g_hash_table_unref(batch->locals);
   g_array_unref(batch->news);
   g_array_unref(batch->after);
   g_free(batch);
@@ -100,11 +107,11 @@ static void add_ino(GHashTable *set, guint64 ino) {
 
 /* ---- into the queue ---- */
 
-static void queue_gone_locked(Notify *notify, guint64 parent, guint64 child, const char *name) {
+static void add_gone(GArray *array, guint64 parent, guint64 child, const char *name) {
   if (!name)
     return;
   Gone gone = {parent, child, g_strdup(name)};
-  g_array_append_val(notify->queue->gone, gone);
+  g_array_append_val(array, gone);
 }
 
 static void queue_locked(Notify *notify, const EngineNews *news) {
@@ -117,7 +124,7 @@ static void queue_locked(Notify *notify, const EngineNews *news) {
     break;
   case ENGINE_NEWS_MESSAGE_GONE:
     add_ino(queue->listings, folder);
-    queue_gone_locked(notify, folder, node_message_ino(news->msg.space, news->msg.uid), news->name);
+    add_gone(queue->gone, folder, node_message_ino(news->msg.space, news->msg.uid), news->name);
     break;
   case ENGINE_NEWS_MESSAGE_SIZE:
     notify->sizes++;
@@ -132,14 +139,19 @@ static void queue_locked(Notify *notify, const EngineNews *news) {
     break;
   case ENGINE_NEWS_FOLDER_GONE:
     add_ino(queue->listings, parent);
-    queue_gone_locked(notify, parent, folder, news->name);
+    add_gone(queue->gone, parent, folder, news->name);
     break;
   case ENGINE_NEWS_FOLDER_LISTED:
   case ENGINE_NEWS_FOLDER_RESET:
     add_ino(queue->listings, folder);
     g_hash_table_add(queue->resets, GUINT_TO_POINTER(news->folder));
     break;
-  default:
+  case ENGINE_NEWS_NAME:
+    add_ino(queue->listings, folder);
+    add_gone(queue->names, folder, 0, news->name);
+    break;
+  case ENGINE_NEWS_LOCAL:
+    g_hash_table_add(queue->locals, GUINT_TO_POINTER(news->local));
     break;
   }
   EngineNews copy = *news;
@@ -231,6 +243,17 @@ static void tell_reset(Notify *notify, guint32 id) {
     g_hash_table_insert(notify->spaces, GUINT_TO_POINTER(id), GUINT_TO_POINTER(folder->space));
 }
 
+/* Its directory's lock first, as for messages. Its pages go, too: nobody waits for the network with
+ * one of them. */
+static void tell_local(Notify *notify, guint32 id) {
+  g_autoptr(EngineLocal) local = engine_local_get(notify->engine, id, NULL);
+  if (local)
+    take_directory_lock(notify, local->parent ? node_local_ino(local->parent, TRUE)
+                                              : node_folder_ino(local->folder));
+  fuse_lowlevel_notify_inval_inode(notify->session, node_local_ino(id, local && local->is_folder),
+                                   0, 0);
+}
+
 static void tell(Notify *notify, Batch *batch) {
   struct fuse_session *session = notify->session;
   GHashTableIter iter;
@@ -241,6 +264,13 @@ static void tell(Notify *notify, Batch *batch) {
     fuse_lowlevel_notify_delete(session, gone->parent, gone->child, gone->name,
                                 strlen(gone->name));
   }
+  for (guint i = 0; i < batch->names->len; i++) {
+    Gone *gone = &g_array_index(batch->names, Gone, i);
+    fuse_lowlevel_notify_inval_entry(session, gone->parent, gone->name, strlen(gone->name));
+  }
+  g_hash_table_iter_init(&iter, batch->locals);
+  while (g_hash_table_iter_next(&iter, &key, NULL))
+    tell_local(notify, GPOINTER_TO_UINT(key));
   g_hash_table_iter_init(&iter, batch->resets);
   while (g_hash_table_iter_next(&iter, &key, NULL))
     tell_reset(notify, GPOINTER_TO_UINT(key));

@@ -2,10 +2,15 @@
  *
  * lookup, getattr and listings. All of it is answered from the index; the network is waited for
  * (parked) only where a folder was never listed: by opendir, and by lookup of a message.
+ *
+ * A listing has folders, then messages by UID, then guests and local files by their numbers. What
+ * turns from the last into the one before, an upload that has arrived, is news of its name, upon which
+ * the kernel forgets the listing it had from here.
  */
 #include <string.h>
 
 #include "base/err.h"
+#include "fs/files.h"
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "fs/park.h"
@@ -20,7 +25,7 @@ typedef struct {
   Fs *fs;
   fuse_req_t req;
   guint64 park;
-  guint32 folder;
+  EngineDir dir;
   struct fuse_file_info fi; /* opendir */
   char *name;               /* lookup */
 } DirWait;
@@ -30,76 +35,60 @@ static void dir_wait_free(DirWait *wait) {
   g_free(wait);
 }
 
+int dir_of_node(fuse_ino_t ino, EngineDir *dir_out) {
+  Node node;
+  *dir_out = (EngineDir){0, 0};
+  if (!node_parse(ino, &node))
+    return ESTALE;
+  switch (node.kind) {
+  case NODE_ROOT:
+    return 0;
+  case NODE_FOLDER:
+    dir_out->folder = node.id;
+    return 0;
+  case NODE_LOCAL:
+    dir_out->local = node.id;
+    return node.uid ? 0 : ENOTDIR;
+  case NODE_CONTROL_DIR:
+    return EROFS;
+  default:
+    return ENOTDIR;
+  }
+}
+
 /* Only such names are messages, so what file managers probe for never touches the network. */
 static gboolean may_be_message(const char *name) {
   return g_str_has_suffix(name, ".eml");
 }
 
-static gboolean find_folder(Fs *fs, guint32 parent, const char *name, struct stat *st_out,
-                            GError **error) {
-  g_autoptr(EngineFolder) folder = engine_folder_by_name(fs->engine, parent, name, error);
-  if (!folder)
-    return FALSE;
-  attr_folder(fs, folder, st_out);
-  return TRUE;
-}
-
-static gboolean find_message(Fs *fs, guint32 space, const char *name, struct stat *st_out,
-                             GError **error) {
-  g_autoptr(EngineMessage) message = engine_message_by_name(fs->engine, space, name, error);
-  if (!message)
-    return FALSE;
-  attr_message(fs, space, message, st_out);
-  return TRUE;
-}
-
-/* *@dead_out: @folder itself does not exist any more. */
-static gboolean find_entry(Fs *fs, guint32 folder, const char *name, struct stat *st_out,
-                           gboolean *dead_out, GError **error) {
-  *dead_out = FALSE;
-  if (folder && may_be_message(name)) {
-    g_autoptr(EngineFolder) parent = engine_folder_get(fs->engine, folder, error);
-    if (!parent) {
-      *dead_out = TRUE;
-      return FALSE;
-    }
-    g_autoptr(GError) local = NULL;
-    if (parent->space && find_message(fs, parent->space, name, st_out, &local))
-      return TRUE;
-    if (local && !g_error_matches(local, EML_ERROR, EML_ERROR_NOT_FOUND)) {
-      g_propagate_error(error, g_steal_pointer(&local));
-      return FALSE;
-    }
-  }
-  return find_folder(fs, folder, name, st_out, error);
-}
-
 static void on_lookup_ready(gpointer data, const GError *error);
 
-static void lookup_in_folder(Fs *fs, fuse_req_t req, guint32 folder, const char *name,
-                             gboolean may_wait) {
+static void lookup_name(Fs *fs, fuse_req_t req, EngineDir dir, const char *name, gboolean may_wait) {
   g_autoptr(GError) error = NULL;
-  struct stat st;
-  gboolean dead;
+  g_auto(EngineEntry) found = {0};
   guint section = notify_enter(fs->notify);
-  gboolean found = find_entry(fs, folder, name, &st, &dead, &error);
-  gboolean wait = !found && !dead && may_wait && folder && may_be_message(name)
+  gboolean ok = engine_entry_get(fs->engine, dir, name, &found, &error);
+  gboolean wait = !ok && may_wait && dir.folder && may_be_message(name)
                   && g_error_matches(error, EML_ERROR, EML_ERROR_NOT_FOUND);
-  if (found) {
+  if (ok) {
+    struct stat st;
+    attr_named(fs, &found, &st);
     struct fuse_entry_param entry = attr_entry(&st);
     fuse_reply_entry(req, &entry);
-  } else if (dead)
-    reply_error_node(req, error);
-  else if (!wait)
+  } else if (!wait)
     reply_error(req, error);
   notify_leave(fs->notify, section);
   if (!wait)
     return;
 
   DirWait *parked = g_new0(DirWait, 1);
-  *parked = (DirWait){.fs = fs, .req = req, .folder = folder, .name = g_strdup(name)};
+  *parked = (DirWait){.fs = fs, .req = req, .dir = dir, .name = g_strdup(name)};
   guint64 park = parked->park = park_begin(fs->parks, req);
-  park_waits(fs->parks, park, engine_folder_ready(fs->engine, folder, on_lookup_ready, parked));
+  park_waits(fs->parks, park, engine_folder_ready(fs->engine, dir.folder, on_lookup_ready, parked));
+}
+
+void reply_new_entry(Fs *fs, fuse_req_t req, EngineDir dir, const char *name) {
+  lookup_name(fs, req, dir, name, FALSE);
 }
 
 static void on_lookup_ready(gpointer data, const GError *error) {
@@ -108,7 +97,7 @@ static void on_lookup_ready(gpointer data, const GError *error) {
   if (error)
     reply_error(wait->req, error);
   else
-    lookup_in_folder(wait->fs, wait->req, wait->folder, wait->name, FALSE);
+    lookup_name(wait->fs, wait->req, wait->dir, wait->name, FALSE);
   dir_wait_free(wait);
 }
 
@@ -126,30 +115,24 @@ static struct fuse_entry_param control_entry(const Fs *fs, guint32 id) {
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Fs *fs = fuse_req_userdata(req);
-  Node dir;
   if (replay_lookup(fs->replay, req, parent, name))
     return;
-  if (!node_parse(parent, &dir)) {
-    fuse_reply_err(req, ESTALE);
-  } else if (dir.kind == NODE_CONTROL_DIR
-             || (dir.kind == NODE_ROOT && g_str_equal(name, CONTROL_NAME))) {
-    guint32 id = dir.kind == NODE_ROOT ? 0 : virtual_id(name);
-    if (dir.kind == NODE_CONTROL_DIR && !id) {
-      fuse_reply_err(req, ENOENT);
-      return;
-    }
+  EngineDir dir;
+  int failure = dir_of_node(parent, &dir);
+  guint32 id = failure == EROFS ? virtual_id(name) : 0;
+  if (id || (parent == NODE_ROOT_INO && g_str_equal(name, CONTROL_NAME))) {
     struct fuse_entry_param entry = control_entry(fs, id);
     fuse_reply_entry(req, &entry);
-  } else if (dir.kind == NODE_ROOT || dir.kind == NODE_FOLDER) {
-    lookup_in_folder(fs, req, dir.id, name, TRUE);
+  } else if (failure) {
+    fuse_reply_err(req, failure == EROFS ? ENOENT : failure);
   } else {
-    fuse_reply_err(req, ENOTDIR);
+    lookup_name(fs, req, dir, name, TRUE);
   }
 }
 
 /* ---- getattr ---- */
 
-static gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error) {
+gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error) {
   switch (node.kind) {
   case NODE_ROOT: {
     g_autoptr(GPtrArray) folders = engine_folders(fs->engine, 0, error);
@@ -170,7 +153,14 @@ static gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error
     g_autoptr(EngineMessage) message = engine_message_get(fs->engine, msg, error);
     if (!message)
       return FALSE;
-    attr_message(fs, node.id, message, st_out);
+    attr_message(fs, msg, message, st_out);
+    return TRUE;
+  }
+  case NODE_LOCAL: {
+    g_autoptr(EngineLocal) local = engine_local_get(fs->engine, node.id, error);
+    if (!local)
+      return FALSE;
+    attr_local(fs, local, st_out);
     return TRUE;
   }
   case NODE_CONTROL_DIR:
@@ -197,7 +187,7 @@ void reply_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino) {
   struct stat st;
   if (!node_parse(ino, &node))
     fuse_reply_err(req, ESTALE);
-  else if (!stat_node(fs, node, &st, &error))
+  else if (!stat_node(fs, node, &st, &error) && !files_stat(fs, ino, &st))
     reply_error_node(req, error);
   else
     fuse_reply_attr(req, &st, node.kind == NODE_CONTROL_FILE ? 0 : KEEP_SECONDS);
@@ -234,11 +224,13 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     fuse_reply_err(req, ESTALE);
   } else if (node.kind == NODE_FOLDER) {
     DirWait *parked = g_new0(DirWait, 1);
-    *parked = (DirWait){.fs = fs, .req = req, .folder = node.id, .fi = *fi};
+    *parked = (DirWait){.fs = fs, .req = req, .dir = {node.id, 0}, .fi = *fi};
     guint64 park = parked->park = park_begin(fs->parks, req);
     park_waits(fs->parks, park, engine_folder_ready(fs->engine, node.id, on_opendir_ready, parked));
-  } else if (node.kind == NODE_ROOT || node.kind == NODE_CONTROL_DIR) {
-    reply_opendir(req, fi, node.kind == NODE_ROOT);
+  } else if (node.kind == NODE_CONTROL_DIR) {
+    reply_opendir(req, fi, FALSE);
+  } else if (node.kind == NODE_ROOT || (node.kind == NODE_LOCAL && node.uid)) {
+    reply_opendir(req, fi, TRUE);
   } else {
     fuse_reply_err(req, ENOTDIR);
   }
@@ -311,7 +303,7 @@ static gboolean list_folders(Listing *list, guint32 parent, guint32 after, GErro
 static gboolean list_message(const EngineMessage *message, gpointer data) {
   Listing *list = data;
   struct stat st;
-  attr_message(list->fs, list->space, message, &st);
+  attr_message(list->fs, (EngineMsg){list->space, message->uid}, message, &st);
   struct fuse_entry_param entry = attr_entry(&st);
   return list_add(list, message->name, &entry, cookie_make(COOKIE_MESSAGE, message->uid));
 }
@@ -324,27 +316,44 @@ static gboolean list_messages(Listing *list, guint32 after, GError **error) {
                               error);
 }
 
-static gboolean list_folder(Listing *list, guint32 id, gint64 offset, GError **error) {
+static gboolean list_guest(guint32 number, const EngineEntry *guest, gpointer data) {
+  Listing *list = data;
+  struct stat st;
+  attr_named(list->fs, guest, &st);
+  struct fuse_entry_param entry = attr_entry(&st);
+  const char *name = guest->folder ? guest->folder->name
+                     : guest->message ? guest->message->name : guest->local->name;
+  return list_add(list, name, &entry, cookie_make(COOKIE_GUEST, number));
+}
+
+static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError **error) {
   CookieClass class = cookie_class(offset);
   guint32 number = cookie_number(offset);
-  guint32 parent = 0, space = 0;
-  if (id) {
-    g_autoptr(EngineFolder) folder = engine_folder_get(list->fs->engine, id, error);
+  guint64 self = node_folder_ino(dir.folder), above = NODE_ROOT_INO;
+  if (dir.folder) {
+    g_autoptr(EngineFolder) folder = engine_folder_get(list->fs->engine, dir.folder, error);
     if (!folder)
       return FALSE;
-    parent = folder->parent;
-    space = folder->space;
+    above = node_folder_ino(folder->parent);
+    list->space = folder->space;
+  } else if (dir.local) {
+    g_autoptr(EngineLocal) local = engine_local_get(list->fs->engine, dir.local, error);
+    if (!local)
+      return FALSE;
+    self = node_local_ino(local->id, TRUE);
+    above = local->parent ? node_local_ino(local->parent, TRUE) : node_folder_ino(local->folder);
   }
   if (class <= COOKIE_SPECIAL)
-    list_special(list, class == COOKIE_SPECIAL ? number : 0, node_folder_ino(id),
-                 node_folder_ino(parent));
-  if (class <= COOKIE_FOLDER && !list->full
-      && !list_folders(list, id, class == COOKIE_FOLDER ? number : 0, error))
+    list_special(list, class == COOKIE_SPECIAL ? number : 0, self, above);
+  if (class <= COOKIE_FOLDER && !list->full && !dir.local
+      && !list_folders(list, dir.folder, class == COOKIE_FOLDER ? number : 0, error))
     return FALSE;
-  if (!space || list->full)
-    return TRUE;
-  list->space = space;
-  return list_messages(list, class == COOKIE_MESSAGE ? number : 0, error);
+  if (class <= COOKIE_MESSAGE && !list->full && list->space
+      && !list_messages(list, class == COOKIE_MESSAGE ? number : 0, error))
+    return FALSE;
+  if (!list->full)
+    engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, list_guest, list);
+  return TRUE;
 }
 
 static void list_control(Listing *list, gint64 offset) {
@@ -366,17 +375,18 @@ static void answer_listing(fuse_req_t req, fuse_ino_t ino, gsize size, gint64 of
   g_autoptr(GError) error = NULL;
   g_autofree char *buffer = g_malloc(size);
   Listing list = {.fs = fs, .req = req, .plus = plus, .buffer = buffer, .size = size};
-  Node node;
-  if (!node_parse(ino, &node)) {
-    fuse_reply_err(req, ESTALE);
+  EngineDir dir;
+  int failure = dir_of_node(ino, &dir);
+  if (failure && failure != EROFS) {
+    fuse_reply_err(req, failure);
     return;
   }
   guint section = notify_enter(fs->notify);
   gboolean ok = TRUE;
-  if (node.kind == NODE_CONTROL_DIR)
+  if (failure == EROFS)
     list_control(&list, offset);
   else
-    ok = list_folder(&list, node.id, offset, &error);
+    ok = list_folder(&list, dir, offset, &error);
   if (ok || list.used) /* an error comes back with the next call */
     fuse_reply_buf(req, buffer, list.used);
   else

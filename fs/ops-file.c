@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * open, read, release of messages and of the virtual files.
+ * open, read, release of messages, local files and the virtual files. What is written: ops-write.c.
  *
  * Ctrl-C ends a waiting OPEN, but never a buffered READ: the kernel holds the page and sends no
  * INTERRUPT. So the engine fetches small bodies at open, and a READ of a large one is bounded by
@@ -13,80 +13,11 @@
 #include "base/err.h"
 #include "fs/ahead.h"
 #include "fs/ctl.h"
-#include "fs/fs.h"
+#include "fs/files.h"
 #include "fs/notify.h"
 #include "fs/park.h"
-#include "fs/replay.h"
 #include "fs/reply.h"
 #include "fs/virtual.h"
-
-/* A file handle: one of the three. */
-typedef struct {
-  EngineBody *body;
-  VirtualText *text;
-  Ctl *ctl;
-} OpenFile;
-
-struct OpenFiles {
-  Fs *fs;
-  GMutex lock; /* guards `files`; a leaf */
-  GHashTable *files; /* OpenFile */
-};
-
-static void file_close(Fs *fs, OpenFile *file) {
-  if (file->body)
-    engine_body_close(&file->body);
-  if (file->text)
-    virtual_close(fs->virtual, file->text);
-  if (file->ctl)
-    ctl_free(file->ctl);
-  g_free(file);
-}
-
-OpenFiles *open_files_new(Fs *fs) {
-  OpenFiles *files = g_new0(OpenFiles, 1);
-  files->fs = fs;
-  g_mutex_init(&files->lock);
-  files->files = g_hash_table_new(g_direct_hash, g_direct_equal);
-  return files;
-}
-
-void open_files_free(OpenFiles **files_inout) {
-  OpenFiles *files = g_steal_pointer(files_inout);
-  if (!files)
-    return;
-  GHashTableIter iter;
-  gpointer file;
-  g_hash_table_iter_init(&iter, files->files);
-  while (g_hash_table_iter_next(&iter, &file, NULL))
-    file_close(files->fs, file);
-  g_hash_table_unref(files->files);
-  g_mutex_clear(&files->lock);
-  g_free(files);
-}
-
-static OpenFile *file_of(const struct fuse_file_info *fi) {
-  return (OpenFile *) (uintptr_t) fi->fh;
-}
-
-static void release_file(Fs *fs, OpenFile *file) {
-  g_mutex_lock(&fs->files->lock);
-  g_hash_table_remove(fs->files->files, file);
-  g_mutex_unlock(&fs->files->lock);
-  file_close(fs, file);
-}
-
-/* Takes ownership of what is in @opened. */
-static void reply_file(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, OpenFile opened) {
-  OpenFile *file = g_memdup2(&opened, sizeof opened);
-  g_mutex_lock(&fs->files->lock);
-  g_hash_table_add(fs->files->files, file);
-  g_mutex_unlock(&fs->files->lock);
-  fi->fh = (uintptr_t) file;
-  fi->noflush = 1;
-  if (fuse_reply_open(req, fi) != 0)
-    release_file(fs, file); /* nobody took it, so no RELEASE will come */
-}
 
 /* ---- open ---- */
 
@@ -94,14 +25,15 @@ typedef struct {
   Fs *fs;
   fuse_req_t req;
   guint64 park;
+  fuse_ino_t ino;
   struct fuse_file_info fi;
   EngineBody *body;
 } OpenWait;
 
 static void reply_body(gpointer data) {
   OpenWait *wait = data;
-  wait->fi.keep_cache = 1; /* messages never change */
-  reply_file(wait->fs, wait->req, &wait->fi, (OpenFile){.body = wait->body});
+  wait->fi.keep_cache = !files_was_edited(wait->fs, wait->ino); /* else messages never change */
+  files_reply(wait->fs, wait->req, &wait->fi, (OpenFile){.body = wait->body, .ino = wait->ino}, NULL);
   g_free(wait);
 }
 
@@ -120,23 +52,29 @@ static void on_body(EngineBody *body, gpointer data, const GError *error) {
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   Fs *fs = fuse_req_userdata(req);
+  gboolean writes = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC);
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
   } else if (ctl_is(ino)) {
     fi->direct_io = 1;
-    reply_file(fs, req, fi, (OpenFile){.ctl = ctl_new(fs->engine)});
-  } else if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
-    fuse_reply_err(req, EROFS);
+    files_reply(fs, req, fi, (OpenFile){.ctl = ctl_new(fs->engine), .ino = ino}, NULL);
+  } else if (node.kind == NODE_CONTROL_FILE && virtual_name(node.id)) {
+    if (writes) {
+      fuse_reply_err(req, EROFS);
+      return;
+    }
+    fi->direct_io = 1;
+    files_reply(fs, req, fi, (OpenFile){.text = virtual_open(fs->virtual, node.id), .ino = ino},
+                NULL);
+  } else if ((node.kind == NODE_LOCAL && !node.uid) || (node.kind == NODE_MESSAGE && writes)) {
+    files_open(fs, req, node, fi, NULL);
   } else if (node.kind == NODE_MESSAGE) {
     OpenWait *wait = g_new0(OpenWait, 1);
-    *wait = (OpenWait){.fs = fs, .req = req, .fi = *fi};
+    *wait = (OpenWait){.fs = fs, .req = req, .ino = ino, .fi = *fi};
     guint64 park = wait->park = park_begin(fs->parks, req);
     EngineMsg msg = {node.id, node.uid};
     park_waits(fs->parks, park, engine_body_open(fs->engine, msg, on_body, wait));
-  } else if (node.kind == NODE_CONTROL_FILE && virtual_name(node.id)) {
-    fi->direct_io = 1;
-    reply_file(fs, req, fi, (OpenFile){.text = virtual_open(fs->virtual, node.id)});
   } else {
     fuse_reply_err(req, EISDIR);
   }
@@ -220,63 +158,68 @@ static void on_read(int fd, gint64 offset, gsize size, gpointer data, const GErr
   g_free(wait);
 }
 
+/* The local disk is all that this waits for. */
+static void read_file(Fs *fs, fuse_req_t req, OpenFile *file, gsize size, off_t offset) {
+  char *buffer = read_buffer(size);
+  g_autoptr(GError) error = NULL;
+  gsize done = 0;
+  g_mutex_lock(files_octets(fs, file));
+  int fd = engine_file_fd(file->file, &error);
+  while (fd >= 0 && done < size && !error) {
+    gssize got = pread(fd, buffer + done, size - done, offset + (off_t) done);
+    if (got == 0)
+      break;
+    if (got > 0)
+      done += (gsize) got;
+    else if (errno != EINTR)
+      eml_error_set_errno(&error, EML_ERROR_FAILED, errno, "cannot read a local file");
+  }
+  g_mutex_unlock(files_octets(fs, file));
+  if (error)
+    reply_error_node(req, error);
+  else
+    fuse_reply_buf(req, buffer, done);
+}
+
+static void read_body(Fs *fs, fuse_req_t req, OpenFile *file, gsize size, off_t offset) {
+  Node node;
+  if (offset == 0 && node_parse(file->ino, &node))
+    ahead_read(fs->ahead, (EngineMsg){node.id, node.uid});
+  ReadWait *wait = g_new0(ReadWait, 1);
+  *wait = (ReadWait){.fs = fs, .req = req};
+  guint64 park = wait->park = park_begin(fs->parks, req);
+  park_waits(fs->parks, park,
+             engine_body_read(file->body, (guint64) offset, size, on_read, wait));
+}
+
+static void read_text(fuse_req_t req, const VirtualText *text, gsize size, off_t offset) {
+  gsize have;
+  const char *data = virtual_data(text, &have);
+  gsize from = MIN((gsize) offset, have), count = MIN(size, have - from);
+  /* A copy: once it is answered the file may be closed, before the call that answers has returned. */
+  char *buffer = read_buffer(count);
+  if (count)
+    memcpy(buffer, data + from, count);
+  fuse_reply_buf(req, buffer, count);
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi) {
   Fs *fs = fuse_req_userdata(req);
-  Node node;
-  if (!node_parse(ino, &node)) {
-    fuse_reply_err(req, ESTALE);
-  } else if (ctl_is(ino)) {
-    ctl_read(file_of(fi)->ctl, req, size, offset);
-  } else if (node.kind == NODE_CONTROL_FILE) {
-    gsize have;
-    const char *data = virtual_data(file_of(fi)->text, &have);
-    gsize from = MIN((gsize) offset, have), count = MIN(size, have - from);
-    /* A copy: once it is answered the file may be closed, before the call that answers has returned. */
-    char *buffer = read_buffer(count);
-    if (count)
-      memcpy(buffer, data + from, count);
-    fuse_reply_buf(req, buffer, count);
-  } else {
-    ReadWait *wait = g_new0(ReadWait, 1);
-    *wait = (ReadWait){.fs = fs, .req = req};
-    guint64 park = wait->park = park_begin(fs->parks, req);
-    EngineBody *body = file_of(fi)->body;
-    if (offset == 0)
-      ahead_read(fs->ahead, (EngineMsg){node.id, node.uid});
-    park_waits(fs->parks, park, engine_body_read(body, (guint64) offset, size, on_read, wait));
-  }
-}
-
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
-                     struct fuse_file_info *fi) {
-  if (ctl_is(ino))
-    ctl_write(file_of(fi)->ctl, req, data, size, offset);
+  OpenFile *file = files_of(fi);
+  if (!file)
+    fuse_reply_err(req, EIO);
+  else if (file->ctl)
+    ctl_read(file->ctl, req, size, offset);
+  else if (file->text)
+    read_text(req, file->text, size, offset);
+  else if (file->file)
+    read_file(fs, req, file, size, offset);
   else
-    fuse_reply_err(req, EROFS);
-}
-
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
-                       struct fuse_file_info *fi) {
-  Fs *fs = fuse_req_userdata(req);
-  int by_truncation = FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW
-                      | FUSE_SET_ATTR_CTIME;
-  if (ctl_is(ino) && (to_set & FUSE_SET_ATTR_SIZE) && !(to_set & ~by_truncation))
-    ctl_setattr(fs, req);
-  else if (!replay_setattr(fs->replay, req, ino))
-    fuse_reply_err(req, EROFS);
-}
-
-static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
-  if (fi->fh) /* what replay.c created has none */
-    release_file(fuse_req_userdata(req), file_of(fi));
-  fuse_reply_err(req, 0);
+    read_body(fs, req, file, size, offset);
 }
 
 void ops_file_add(struct fuse_lowlevel_ops *ops) {
   ops->open = op_open;
   ops->read = op_read;
-  ops->write = op_write;
-  ops->setattr = op_setattr;
-  ops->release = op_release;
 }

@@ -2,7 +2,8 @@
  *
  * Extended attributes of messages, only with -o xattr: a getxattr handler, even one that has
  * nothing, costs `ls -l` two calls a file. Some come from the index; header fields come from the
- * body, which is waited for like in open: they are unfolded, but not decoded.
+ * body, which is waited for like in open: they are unfolded, but not decoded. Flags and keywords can be
+ * set.
  */
 #include <string.h>
 #include <unistd.h>
@@ -24,19 +25,20 @@ static char *value_uid(EngineMsg msg, const EngineMessage *message) {
   return g_strdup_printf("%" G_GUINT32_FORMAT, msg.uid);
 }
 
+static const struct {
+  MsgFlag bit;
+  const char *name;
+} flag_names[] = {
+    {MSG_FLAG_SEEN, "\\Seen"},       {MSG_FLAG_ANSWERED, "\\Answered"},
+    {MSG_FLAG_FLAGGED, "\\Flagged"}, {MSG_FLAG_DELETED, "\\Deleted"},
+    {MSG_FLAG_DRAFT, "\\Draft"},     {MSG_FLAG_RECENT, "\\Recent"},
+};
+
 static char *value_flags(EngineMsg msg, const EngineMessage *message) {
-  static const struct {
-    MsgFlag bit;
-    const char *name;
-  } names[] = {
-      {MSG_FLAG_SEEN, "\\Seen"},       {MSG_FLAG_ANSWERED, "\\Answered"},
-      {MSG_FLAG_FLAGGED, "\\Flagged"}, {MSG_FLAG_DELETED, "\\Deleted"},
-      {MSG_FLAG_DRAFT, "\\Draft"},     {MSG_FLAG_RECENT, "\\Recent"},
-  };
   GString *text = g_string_new(NULL);
-  for (guint i = 0; i < G_N_ELEMENTS(names); i++)
-    if (message->flags & names[i].bit)
-      g_string_append_printf(text, "%s%s", text->len ? " " : "", names[i].name);
+  for (guint i = 0; i < G_N_ELEMENTS(flag_names); i++)
+    if (message->flags & flag_names[i].bit)
+      g_string_append_printf(text, "%s%s", text->len ? " " : "", flag_names[i].name);
   return g_string_free(text, FALSE);
 }
 
@@ -172,7 +174,80 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size) {
   reply_value(req, names->str, names->len, size);
 }
 
+/* ---- setting ---- */
+
+typedef struct {
+  Fs *fs;
+  fuse_req_t req;
+  guint64 park;
+} SetWait;
+
+static void on_set(gpointer data, const GError *error) {
+  SetWait *wait = data;
+  park_end(wait->fs->parks, wait->park);
+  if (error)
+    reply_error_node(wait->req, error);
+  else
+    fuse_reply_err(wait->req, 0);
+  g_free(wait);
+}
+
+/* The bits of "\Seen \Flagged", in any case; -1: one of them is none. */
+static gint parse_flags(const char *text) {
+  g_auto(GStrv) words = g_strsplit_set(text, " \t\r\n", -1);
+  gint flags = 0;
+  for (char **word = words; *word; word++) {
+    guint i = 0;
+    while (i < G_N_ELEMENTS(flag_names) && g_ascii_strcasecmp(*word, flag_names[i].name) != 0)
+      i++;
+    if (i < G_N_ELEMENTS(flag_names))
+      flags |= (gint) flag_names[i].bit;
+    else if (**word)
+      return -1;
+  }
+  return flags & ~MSG_FLAG_RECENT; /* that one is the server's */
+}
+
+static void set_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                          gsize size) {
+  Fs *fs = fuse_req_userdata(req);
+  gboolean flags = g_str_equal(name, "user.mail.flags");
+  gboolean keywords = g_str_equal(name, "user.mail.keywords");
+  g_autofree char *text = g_strndup(value, size);
+  gboolean ok = !memchr(value, 0, size) && g_utf8_validate(value, (gssize) size, NULL);
+  gint bits = flags && ok ? parse_flags(text) : -1;
+  Node node;
+  if (!node_parse(ino, &node)) {
+    fuse_reply_err(req, ESTALE);
+  } else if (node.kind != NODE_MESSAGE || !g_str_has_prefix(name, "user.mail.")) {
+    fuse_reply_err(req, ENOTSUP);
+  } else if (!flags && !keywords) {
+    fuse_reply_err(req, EPERM);
+  } else if (!ok || (flags && bits < 0)) {
+    fuse_reply_err(req, EINVAL);
+  } else {
+    SetWait *wait = g_new0(SetWait, 1);
+    *wait = (SetWait){.fs = fs, .req = req};
+    guint64 park = wait->park = park_begin(fs->parks, req);
+    EngineMsg msg = {node.id, node.uid};
+    park_waits(fs->parks, park,
+               engine_set_flags(fs->engine, msg, bits, flags ? NULL : text, on_set, wait));
+  }
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                        size_t size, int flags) {
+  set_attribute(req, ino, name, value, size);
+}
+
+/* Is to set it to nothing. */
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name) {
+  set_attribute(req, ino, name, "", 0);
+}
+
 void ops_xattr_add(struct fuse_lowlevel_ops *ops) {
   ops->getxattr = op_getxattr;
+  ops->setxattr = op_setxattr;
+  ops->removexattr = op_removexattr;
   ops->listxattr = op_listxattr;
 }

@@ -73,7 +73,8 @@ guint64 park_begin(Parks *parks, fuse_req_t req) {
   park->interrupted = parks->ending;
   g_hash_table_insert(parks->parks, GSIZE_TO_POINTER(number), park);
   g_mutex_unlock(&parks->lock);
-  parks->hook(req, on_interrupt, GSIZE_TO_POINTER(number));
+  if (req)
+    parks->hook(req, on_interrupt, GSIZE_TO_POINTER(number));
   return number;
 }
 

@@ -33,7 +33,7 @@ Parks *parks_new(ParkCancelFn cancel, gpointer data);
 void parks_free(Parks **parks);
 void parks_set_hook(Parks *parks, ParkHookFn hook);
 
-/* Any thread; the number is never 0. */
+/* Any thread; the number is never 0. @req NULL: nobody waits, only the end of the mount cancels it. */
 guint64 park_begin(Parks *parks, fuse_req_t req);
 void park_waits(Parks *parks, guint64 park, EngineWait wait);
 void park_end(Parks *parks, guint64 park);

@@ -20,6 +20,7 @@
 
 #define QUEUE_MOST 10000 /* changes; a client's own queue holds 16,384 events by default */
 #define VISIT_MOST 64    /* changes announced in one stay */
+#define NO_SUCH_NAME "\001"
 #define PAUSE_US 2000    /* between two stays, in which an umount or a reader gets through */
 
 typedef struct {
@@ -37,6 +38,7 @@ struct Replay {
   guint32 minor;
   GThread *thread;
   gint tid; /* atomic; 0: not yet known */
+  gint known; /* atomic: a request of the thread was seen to be its */
 
   GMutex lock; /* guards what follows; a leaf */
   GCond wake;
@@ -146,10 +148,28 @@ static gboolean is_node(const Replay *replay, int fd, guint64 ino) {
          && st.stx_dev_major == 0 && st.stx_dev_minor == replay->minor && st.stx_ino == ino;
 }
 
+/* Nothing can be announced: the mount was made read-only, or its requests do not tell our thread
+ * id because it was mounted in another PID namespace. */
+static void give_up(Replay *replay) {
+  log_info("inotify will not tell of new mail: the mount does not take emlfs's own calls");
+  g_mutex_lock(&replay->lock);
+  replay->useless = TRUE;
+  g_mutex_unlock(&replay->lock);
+}
+
+/* What is not known to be ours would be done in earnest. So the first thing is a question. */
 static gboolean visit_enter(Visit *visit) {
   Replay *replay = visit->replay;
+  struct stat st;
   visit->root = open(replay->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  return visit->root >= 0 && is_node(replay, visit->root, NODE_ROOT_INO);
+  if (visit->root < 0 || !is_node(replay, visit->root, NODE_ROOT_INO))
+    return FALSE;
+  if (g_atomic_int_get(&replay->known))
+    return TRUE;
+  fstatat(visit->root, NO_SUCH_NAME, &st, AT_SYMLINK_NOFOLLOW);
+  if (!g_atomic_int_get(&replay->known))
+    give_up(replay);
+  return g_atomic_int_get(&replay->known) != 0;
 }
 
 /* "Lists/Debian", or NULL when @id is gone. */
@@ -212,15 +232,6 @@ static int call(const Change *change, int dir, const char *name, gint64 mtime) {
   default:
     return touch(dir, name, mtime);
   }
-}
-
-/* Nothing can be announced: the mount was made read-only, or its requests do not tell our thread
- * id because it was mounted in another PID namespace. */
-static void give_up(Replay *replay) {
-  log_info("inotify will not tell of new mail: the mount is read-only for emlfs itself");
-  g_mutex_lock(&replay->lock);
-  replay->useless = TRUE;
-  g_mutex_unlock(&replay->lock);
 }
 
 static void announce(Visit *visit, const Change *change) {
@@ -315,7 +326,18 @@ static gpointer replay_thread(gpointer data) {
 
 static gboolean is_ours(Replay *replay, fuse_req_t req) {
   gint tid = g_atomic_int_get(&replay->tid);
-  return tid && fuse_req_ctx(req)->pid == tid;
+  gboolean ours = tid && fuse_req_ctx(req)->pid == tid;
+  if (ours)
+    g_atomic_int_set(&replay->known, 1);
+  return ours;
+}
+
+/* The thread never does anything in earnest, should a name stand for something else by now. */
+static gboolean refuse(Replay *replay, fuse_req_t req) {
+  gboolean ours = is_ours(replay, req);
+  if (ours)
+    fuse_reply_err(req, ENOENT);
+  return ours;
 }
 
 /* Whether @name in @parent is what is being announced; *@now_out is then a copy without name. */
@@ -370,12 +392,12 @@ gboolean replay_create(Replay *replay, fuse_req_t req, fuse_ino_t parent, const 
   Fs *fs = replay->fs;
   Change now;
   if (!is_now(replay, req, parent, name, &now) || now.kind != ENGINE_NEWS_MESSAGE_NEW)
-    return FALSE;
+    return refuse(replay, req);
   guint section = notify_enter(fs->notify);
   g_autoptr(EngineMessage) message = engine_message_get(fs->engine, now.msg, NULL);
   if (message) {
     struct stat st;
-    attr_message(fs, now.msg.space, message, &st);
+    attr_message(fs, now.msg, message, &st);
     struct fuse_entry_param entry = attr_entry(&st);
     fi->fh = 0; /* there is nothing to read from */
     fi->noflush = 1;
@@ -392,7 +414,7 @@ gboolean replay_mkdir(Replay *replay, fuse_req_t req, fuse_ino_t parent, const c
   Fs *fs = replay->fs;
   Change now;
   if (!is_now(replay, req, parent, name, &now) || now.kind != ENGINE_NEWS_FOLDER_NEW)
-    return FALSE;
+    return refuse(replay, req);
   guint section = notify_enter(fs->notify);
   g_autoptr(EngineFolder) folder = engine_folder_get(fs->engine, now.folder, NULL);
   if (folder) {
@@ -411,7 +433,7 @@ gboolean replay_remove(Replay *replay, fuse_req_t req, fuse_ino_t parent, const 
   Change now;
   if (!is_now(replay, req, parent, name, &now)
       || (now.kind != ENGINE_NEWS_MESSAGE_GONE && now.kind != ENGINE_NEWS_FOLDER_GONE))
-    return FALSE;
+    return refuse(replay, req);
   fuse_reply_err(req, 0);
   return TRUE;
 }
@@ -422,9 +444,10 @@ gboolean replay_setattr(Replay *replay, fuse_req_t req, fuse_ino_t ino) {
   g_mutex_lock(&replay->lock);
   gboolean now = replay->now && replay->now->ino == ino;
   g_mutex_unlock(&replay->lock);
-  if (now)
-    reply_attributes(replay->fs, req, ino);
-  return now;
+  if (!now)
+    return refuse(replay, req);
+  reply_attributes(replay->fs, req, ino);
+  return TRUE;
 }
 
 /* ---- life ---- */

@@ -6,7 +6,8 @@
  * So a thread does it there once more: a new message is created, a gone one unlinked, a changed one
  * has its times set, folders are made and removed. The handlers know these calls by the thread
  * that makes them and by the one change that it announces at that moment, and answer as if they
- * had just done it; everybody else's calls are answered as ever.
+ * had just done it; everybody else's calls are done. Should the thread not be known by its requests (a
+ * mount in another PID namespace), it makes none.
  *
  * What is seen: a new message IN_CREATE, IN_OPEN, IN_CLOSE_WRITE; a gone one IN_DELETE; flags
  * IN_ATTRIB; folders IN_CREATE and IN_DELETE with IN_ISDIR; a folder that was listed anew as a

@@ -351,37 +351,6 @@ def test_no_stale_answer_stays(anna):
             looker.join()
 
 
-# ---- nothing can be written ----
-
-def test_every_write_is_erofs(anna):
-    path, folder = anna.message("INBOX", 1), anna.dir / "INBOX"
-    for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_TRUNC,
-                  os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_CREAT):
-        fails(errno.EROFS, os.open, path, flags)
-    fails(errno.EROFS, os.open, folder / "new.eml", os.O_WRONLY | os.O_CREAT)
-    fails(errno.EACCES if os.getuid() else errno.EROFS, os.open, anna.dir / ".control" / "status",
-          os.O_WRONLY)
-    fails(errno.EROFS, os.mkdir, folder / "dir")
-    fails(errno.EROFS, os.mkdir, anna.dir / ".control" / "dir")
-    fails(errno.EROFS, os.mknod, folder / "node")
-    fails(errno.EROFS, os.mkfifo, folder / "fifo")
-    fails(errno.EROFS, os.symlink, "x", folder / "link")
-    fails(errno.EROFS, os.link, path, folder / "link.eml")
-    fails(errno.EROFS, os.unlink, path)
-    fails(errno.EROFS, os.rmdir, folder / "Projects")
-    fails(errno.EROFS, os.rename, path, folder / "other.eml")
-    fails(errno.EROFS, os.rename, path, anna.message("INBOX", 2))
-    fails(errno.EROFS, os.rename, folder, anna.dir / "Inbox")
-    fails(errno.EROFS, os.truncate, path, 0)
-    fails(errno.EROFS, os.chmod, path, 0o644)
-    if os.getuid() == 0:
-        fails(errno.EROFS, os.chown, path, 1, 1)
-    fails(errno.EROFS, os.utime, path)
-    fails(errno.EROFS, os.setxattr, path, "user.mail.flags", b"x")
-    fails(errno.EROFS, os.removexattr, path, "user.mail.flags")
-    assert read(path) == content(INBOX, 1, 1000)
-
-
 # ---- virtual files, statfs, extended attributes ----
 
 def test_control_files(anna, tmp_path):

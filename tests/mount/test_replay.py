@@ -165,18 +165,27 @@ def test_tail_follows_a_message_to_come(anna, spawn):
     assert got == content(INBOX, 21, 1234)
 
 
-def test_nobody_else_may(anna, spawn):
-    """The daemon's own writes pass only as what it announces; all others are refused meanwhile."""
+def test_everybody_else_changes_in_earnest(anna):
+    """The daemon's own calls pass as what it announces; all others are done, also meanwhile."""
     stop = threading.Event()
+    folder = anna.dir / "INBOX"
 
-    def write():
-        while not stop.is_set():
-            fails(errno.EROFS, os.open, anna.dir / "INBOX" / "x.eml", os.O_CREAT | os.O_WRONLY)
-            fails(errno.EROFS, os.mkdir, anna.dir / "INBOX" / "x")
-            fails(errno.EROFS, os.unlink, anna.message("INBOX", 1))
-            fails(errno.EROFS, os.utime, anna.message("INBOX", 1))
-            fails(errno.EROFS, os.rmdir, anna.dir / "INBOX" / "Projects")
-    writers = [threading.Thread(target=write) for _ in range(2)]
+    def write(number):
+        turn = 0
+        while not stop.is_set() or turn < 20:
+            turn += 1
+            path = folder / f".scratch-{number}-{turn}"
+            path.write_bytes(b"x")
+            os.utime(path, (1, 1))
+            assert path.stat().st_mtime == 1
+            path.unlink()
+            fails(errno.ENOENT, os.stat, path)
+            os.mkdir(path)
+            os.rmdir(path)
+            fails(errno.ENOENT, os.stat, path)
+            fails(errno.EPERM, os.utime, anna.message("INBOX", 1))
+            fails(errno.ENOTEMPTY, os.rmdir, folder / "Projects")
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
     for writer in writers:
         writer.start()
     for turn in range(200):
@@ -185,7 +194,8 @@ def test_nobody_else_may(anna, spawn):
     stop.set()
     for writer in writers:
         writer.join()
-    assert sorted(os.listdir(anna.dir / "INBOX/Projects"))
+    wait_for(lambda: len(os.listdir(folder)) == 1 + 20 + 200, "the listing as it is")
+    assert anna.tell("counts").split()[2] == "0"
 
 
 # ---- it is in nobody's way ----

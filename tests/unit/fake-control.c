@@ -192,6 +192,69 @@ static char *do_log(Engine *engine, Folder *folder, gint64 a, gint64 b, const ch
   return g_strdup("");
 }
 
+/* hold . 0 0 CALL: calls of this name wait until "go" */
+static char *do_hold(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
+  g_mutex_lock(&engine->lock);
+  engine->hold = g_intern_string(text);
+  g_mutex_unlock(&engine->lock);
+  return g_strdup("");
+}
+
+/* fail . CODE 0 CALL: the next call of this name fails */
+static char *do_fail(Engine *engine, Folder *folder, gint64 code, gint64 b, const char *text) {
+  g_mutex_lock(&engine->lock);
+  engine->fail = g_intern_string(text);
+  engine->fail_code = (EmlError) code;
+  g_mutex_unlock(&engine->lock);
+  return g_strdup("");
+}
+
+/* go: what is held is done, and nothing is held any more */
+static char *do_go(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
+  g_autoptr(GPtrArray) ready = g_ptr_array_new_with_free_func(g_free);
+  g_mutex_lock(&engine->lock);
+  engine->hold = NULL;
+  GHashTableIter iter;
+  gpointer value;
+  g_hash_table_iter_init(&iter, engine->waits);
+  while (g_hash_table_iter_next(&iter, NULL, &value))
+    if (((Wait *) value)->change) {
+      g_hash_table_iter_steal(&iter);
+      g_ptr_array_add(ready, value);
+    }
+  g_mutex_unlock(&engine->lock);
+  for (guint i = 0; i < ready->len; i++)
+    fake_finish_change(engine, ((Wait *) ready->pdata[i])->change, -1);
+  return g_strdup_printf("%u", ready->len);
+}
+
+/* settle: what is on its way in has arrived */
+static char *do_settle(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
+  fake_settle(engine);
+  return g_strdup("");
+}
+
+/* swell PATH SIZE 0 NAME: a local file gets another size by itself */
+static char *do_swell(Engine *engine, Folder *folder, gint64 size, gint64 b, const char *name) {
+  g_mutex_lock(&engine->lock);
+  Local *local = fake_local_by_name_locked(engine, (EngineDir){folder->id, 0}, name);
+  EngineNews news = {.kind = ENGINE_NEWS_LOCAL, .local = local->id};
+  if (ftruncate(local->fd, size) == 0)
+    local->mtime = 1900000000ll * 1000000000;
+  g_mutex_unlock(&engine->lock);
+  fake_tell(engine, news);
+  return g_strdup("");
+}
+
+/* counts: commits, clones, local files and folders */
+static char *do_counts(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *text) {
+  g_mutex_lock(&engine->lock);
+  char *out = g_strdup_printf("%u %u %u", engine->commits, engine->clones,
+                              g_hash_table_size(engine->locals));
+  g_mutex_unlock(&engine->lock);
+  return out;
+}
+
 static const struct {
   const char *name;
   CommandFn run;
@@ -199,7 +262,8 @@ static const struct {
     {"new", do_new},       {"gone", do_gone},       {"flags", do_flags}, {"mkdir", do_mkdir},
     {"rmdir", do_rmdir},   {"renumber", do_renumber}, {"list", do_list}, {"release", do_release},
     {"parked", do_parked}, {"bodies", do_bodies},   {"quota", do_quota}, {"log", do_log},
-    {"reads", do_reads},
+    {"reads", do_reads},   {"hold", do_hold},       {"fail", do_fail},   {"go", do_go},
+    {"settle", do_settle}, {"swell", do_swell},     {"counts", do_counts},
 };
 
 static char *run_line(Engine *engine, const char *line) {

@@ -2,7 +2,7 @@
  *
  * An engine without store or server, for tests of fs: folders and messages in memory, bodies made
  * up from their identity. A test steers it through the Unix socket $FAKE_ENGINE_SOCKET, a command
- * a line (see fake-control.c), each answered with a line. Bodies are as in fill(): octets
+ * a line (see fake-control.c), each answered with a line. Bodies are as in fake_fill(): octets
  * that a test can compute, 32 a record: SSSSSSSSUUUUUUUUNNNNNNNNNNNNNN\r\n in hex (uidspace, UID,
  * number of the record).
  *
@@ -15,13 +15,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LARGE (1 << 20)
 
 /* ---- made-up mail ---- */
 
-static void fill(char *out, EngineMsg msg, guint64 offset, gsize size) {
+void fake_fill(char *out, EngineMsg msg, guint64 offset, gsize size) {
   char record[40] = "";
   guint64 number = G_MAXUINT64;
   for (gsize i = 0; i < size; i++) {
@@ -36,7 +37,8 @@ static void fill(char *out, EngineMsg msg, guint64 offset, gsize size) {
 }
 
 char *fake_row_name(const Row *row) {
-  return g_strdup_printf("2026-11-20_Anna-Alpha_Subject-of-message.%u.eml", row->uid);
+  return row->name ? g_strdup(row->name)
+                   : g_strdup_printf("2026-11-20_Anna-Alpha_Subject-of-message.%u.eml", row->uid);
 }
 
 Row *fake_find_row(const Folder *folder, guint32 uid) {
@@ -146,7 +148,7 @@ void engine_message_free(EngineMessage *message) {
   g_free(message);
 }
 
-static EngineFolder *export_folder_locked(Engine *engine, const Folder *folder) {
+EngineFolder *fake_export_folder_locked(Engine *engine, const Folder *folder) {
   EngineFolder *out = g_new0(EngineFolder, 1);
   *out = (EngineFolder){.id = folder->id, .parent = folder->parent, .space = folder->space,
                         .name = g_strdup(folder->name), .mtime = folder->mtime,
@@ -159,10 +161,18 @@ static EngineFolder *export_folder_locked(Engine *engine, const Folder *folder) 
   return out;
 }
 
-static EngineMessage export_row(const Row *row, const char *name) {
-  return (EngineMessage){.uid = row->uid, .size = row->size, .mtime = row->mtime,
-                         .ctime = row->ctime, .flags = row->flags, .modseq = 1,
-                         .keywords = "$Forwarded", .name = name};
+EngineMessage *fake_export_row_locked(Engine *engine, const Row *row) {
+  g_autofree char *name = fake_row_name(row);
+  EngineMessage message = {.uid = row->uid, .size = row->size, .mtime = row->mtime,
+                           .ctime = row->ctime, .flags = row->flags, .modseq = 1,
+                           .keywords = row->keywords ? row->keywords : "$Forwarded", .name = name};
+  Local *edit = g_hash_table_lookup(engine->locals, GUINT_TO_POINTER(row->edit));
+  struct stat st;
+  if (edit && fstat(edit->fd, &st) == 0) {
+    message.size = (guint64) st.st_size;
+    message.mtime = edit->mtime / 1000000000;
+  }
+  return engine_message_copy(&message);
 }
 
 static gpointer not_found(GError **error) {
@@ -175,7 +185,7 @@ static gpointer not_found(GError **error) {
 EngineFolder *engine_folder_get(Engine *engine, guint32 id, GError **error) {
   g_mutex_lock(&engine->lock);
   Folder *folder = g_hash_table_lookup(engine->folders, GUINT_TO_POINTER(id));
-  EngineFolder *out = folder ? export_folder_locked(engine, folder) : not_found(error);
+  EngineFolder *out = folder ? fake_export_folder_locked(engine, folder) : not_found(error);
   g_mutex_unlock(&engine->lock);
   return out;
 }
@@ -196,7 +206,7 @@ EngineFolder *engine_folder_by_name(Engine *engine, guint32 parent, const char *
                                     GError **error) {
   g_mutex_lock(&engine->lock);
   Folder *folder = fake_child_locked(engine, parent, name);
-  EngineFolder *out = folder ? export_folder_locked(engine, folder) : not_found(error);
+  EngineFolder *out = folder ? fake_export_folder_locked(engine, folder) : not_found(error);
   g_mutex_unlock(&engine->lock);
   return out;
 }
@@ -204,7 +214,7 @@ EngineFolder *engine_folder_by_name(Engine *engine, guint32 parent, const char *
 EngineFolder *engine_folder_by_space(Engine *engine, guint32 space, GError **error) {
   g_mutex_lock(&engine->lock);
   Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(space));
-  EngineFolder *out = folder ? export_folder_locked(engine, folder) : not_found(error);
+  EngineFolder *out = folder ? fake_export_folder_locked(engine, folder) : not_found(error);
   g_mutex_unlock(&engine->lock);
   return out;
 }
@@ -217,12 +227,12 @@ GPtrArray *engine_folders(Engine *engine, guint32 parent, GError **error) {
   g_hash_table_iter_init(&iter, engine->folders);
   while (g_hash_table_iter_next(&iter, NULL, &value))
     if (((Folder *) value)->parent == parent)
-      g_ptr_array_add(out, export_folder_locked(engine, value));
+      g_ptr_array_add(out, fake_export_folder_locked(engine, value));
   g_mutex_unlock(&engine->lock);
   return out;
 }
 
-static Row *row_locked(Engine *engine, EngineMsg msg, Folder **folder_out) {
+Row *fake_row_locked(Engine *engine, EngineMsg msg, Folder **folder_out) {
   Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(msg.space));
   if (folder_out)
     *folder_out = folder;
@@ -231,35 +241,49 @@ static Row *row_locked(Engine *engine, EngineMsg msg, Folder **folder_out) {
 
 EngineMessage *engine_message_get(Engine *engine, EngineMsg msg, GError **error) {
   g_mutex_lock(&engine->lock);
-  Row *row = row_locked(engine, msg, NULL);
-  EngineMessage *out = NULL;
-  if (row) {
-    g_autofree char *name = fake_row_name(row);
-    EngineMessage message = export_row(row, name);
-    out = engine_message_copy(&message);
-  }
+  Row *row = fake_row_locked(engine, msg, NULL);
+  EngineMessage *out = row ? fake_export_row_locked(engine, row) : NULL;
   g_mutex_unlock(&engine->lock);
   return out ? out : not_found(error);
 }
 
-EngineMessage *engine_message_by_name(Engine *engine, guint32 space, const char *name,
-                                      GError **error) {
+Row *fake_row_by_name_locked(Folder *folder, const char *name) {
+  if (!folder || folder->listing != LISTED)
+    return NULL;
   const char *dot = g_str_has_suffix(name, ".eml")
                         ? g_strrstr_len(name, (gssize) strlen(name) - 4, ".")
                         : NULL;
-  guint32 uid = dot ? (guint32) g_ascii_strtoull(dot + 1, NULL, 10) : 0;
-  g_autoptr(EngineMessage) message = engine_message_get(engine, (EngineMsg){space, uid}, NULL);
+  Row *row = dot ? fake_find_row(folder, (guint32) g_ascii_strtoull(dot + 1, NULL, 10)) : NULL;
+  g_autofree char *made_up = row ? fake_row_name(row) : NULL;
+  if (row && !row->hidden && g_str_equal(made_up, name))
+    return row;
+  for (guint i = 0; i < folder->rows->len; i++) {
+    row = &g_array_index(folder->rows, Row, i);
+    if (row->name && !row->hidden && g_str_equal(row->name, name))
+      return row;
+  }
+  return NULL;
+}
+
+EngineMessage *engine_message_by_name(Engine *engine, guint32 space, const char *name,
+                                      GError **error) {
   g_mutex_lock(&engine->lock);
-  Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(space));
-  gboolean listed = folder && folder->listing == LISTED;
+  Row *row = fake_row_by_name_locked(g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(space)),
+                                     name);
+  EngineMessage *out = row ? fake_export_row_locked(engine, row) : NULL;
   g_mutex_unlock(&engine->lock);
-  return message && listed && g_str_equal(message->name, name) ? g_steal_pointer(&message)
-                                                               : not_found(error);
+  return out ? out : not_found(error);
+}
+
+void fake_remove_row_locked(Folder *folder, Row *row) {
+  g_array_remove_index(folder->rows, (guint) (row - &g_array_index(folder->rows, Row, 0)));
+  folder->mtime++;
 }
 
 gboolean engine_messages_scan(Engine *engine, guint32 space, guint32 after, guint limit,
                               EngineMessageFn each, gpointer data, GError **error) {
-  g_autoptr(GArray) rows = g_array_new(FALSE, FALSE, sizeof(Row));
+  g_autoptr(GPtrArray) found =
+      g_ptr_array_new_with_free_func((GDestroyNotify) engine_message_free);
   g_mutex_lock(&engine->lock);
   Folder *folder = g_hash_table_lookup(engine->spaces, GUINT_TO_POINTER(space));
   if (folder && folder->listing == LISTED) {
@@ -271,30 +295,33 @@ gboolean engine_messages_scan(Engine *engine, guint32 space, guint32 after, guin
       else
         high = middle;
     }
-    guint count = MIN(limit, folder->rows->len - low);
-    g_array_append_vals(rows, &g_array_index(folder->rows, Row, low), count);
+    for (; low < folder->rows->len && found->len < limit; low++) {
+      const Row *row = &g_array_index(folder->rows, Row, low);
+      if (!row->hidden)
+        g_ptr_array_add(found, fake_export_row_locked(engine, row));
+    }
   }
   g_mutex_unlock(&engine->lock);
-  for (guint i = 0; i < rows->len; i++) {
-    const Row *row = &g_array_index(rows, Row, i);
-    g_autofree char *name = fake_row_name(row);
-    EngineMessage message = export_row(row, name);
-    if (!each(&message, data))
+  for (guint i = 0; i < found->len; i++)
+    if (!each(found->pdata[i], data))
       break;
-  }
   return TRUE;
 }
 
 /* ---- parked calls ---- */
 
-static EngineWait add_wait_locked(Engine *engine, const Wait *template) {
+EngineWait fake_add_wait_locked(Engine *engine, const Wait *template) {
   Wait *wait = g_memdup2(template, sizeof *template);
   wait->id = ++engine->last_wait;
   g_hash_table_insert(engine->waits, GSIZE_TO_POINTER((gsize) wait->id), wait);
   return wait->id;
 }
 
-static void finish_with(Wait *wait, EmlError code, const char *message) {
+static void finish_with(Engine *engine, Wait *wait, EmlError code, const char *message) {
+  if (wait->change) {
+    fake_finish_change(engine, wait->change, (int) code);
+    return;
+  }
   GError *error = g_error_new_literal(EML_ERROR, code, message);
   if (wait->done)
     wait->done(wait->data, error);
@@ -310,12 +337,12 @@ EngineWait engine_folder_ready(Engine *engine, guint32 id, EngineDone done, gpoi
   g_mutex_lock(&engine->lock);
   Folder *folder = g_hash_table_lookup(engine->folders, GUINT_TO_POINTER(id));
   Listing listing = folder ? folder->listing : LISTED;
-  EngineWait number = listing == UNLISTED ? add_wait_locked(engine, &wait) : 0;
+  EngineWait number = listing == UNLISTED ? fake_add_wait_locked(engine, &wait) : 0;
   g_mutex_unlock(&engine->lock);
   if (!folder)
-    finish_with(&wait, EML_ERROR_NOT_FOUND, "no such folder");
+    finish_with(engine, &wait, EML_ERROR_NOT_FOUND, "no such folder");
   else if (listing == UNREACHABLE)
-    finish_with(&wait, EML_ERROR_OFFLINE, "the server is away");
+    finish_with(engine, &wait, EML_ERROR_OFFLINE, "the server is away");
   else if (listing == LISTED)
     done(data, NULL);
   return number;
@@ -327,7 +354,7 @@ void engine_cancel(Engine *engine, EngineWait number) {
   g_hash_table_steal_extended(engine->waits, GSIZE_TO_POINTER((gsize) number), NULL, &wait);
   g_mutex_unlock(&engine->lock);
   if (wait)
-    finish_with(wait, EML_ERROR_CANCELLED, "cancelled");
+    finish_with(engine, wait, EML_ERROR_CANCELLED, "cancelled");
   g_free(wait);
 }
 
@@ -340,7 +367,7 @@ void fake_tell(Engine *engine, EngineNews news) {
 static EngineBody *open_body(Engine *engine, EngineMsg msg) {
   g_mutex_lock(&engine->lock);
   Folder *folder;
-  Row *row = row_locked(engine, msg, &folder);
+  Row *row = fake_row_locked(engine, msg, &folder);
   EngineBody *body = NULL;
   gboolean corrected = FALSE;
   guint32 folder_id = folder ? folder->id : 0;
@@ -352,12 +379,12 @@ static EngineBody *open_body(Engine *engine, EngineMsg msg) {
       engine->pack_end += (gint64) row->size;
       if (row->size <= LARGE) {
         g_autofree char *octets = g_malloc(row->size + 1);
-        fill(octets, msg, 0, row->size);
+        fake_fill(octets, msg, 0, row->size);
         g_assert(pwrite(engine->pack, octets, row->size, row->packed) == (gssize) row->size);
       }
     }
     body = g_new0(EngineBody, 1);
-    *body = (EngineBody){engine, msg, row->size, row->packed, FALSE};
+    *body = (EngineBody){engine, msg, row->size, row->packed, FALSE, row->written};
     engine->opened++;
   }
   g_mutex_unlock(&engine->lock);
@@ -372,21 +399,21 @@ void fake_finish_open(Engine *engine, Wait *wait) {
   if (body)
     wait->body_done(body, wait->data, NULL);
   else
-    finish_with(wait, EML_ERROR_STALE, "expunged");
+    finish_with(engine, wait, EML_ERROR_STALE, "expunged");
 }
 
 EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, gpointer data) {
   Wait wait = {.msg = msg, .body_done = done, .data = data};
   g_mutex_lock(&engine->lock);
-  Row *row = row_locked(engine, msg, NULL);
+  Row *row = fake_row_locked(engine, msg, NULL);
   BodyKind kind = row ? row->kind : BODY_NORMAL;
   EmlError code = row ? row->code : EML_ERROR_STALE;
-  EngineWait number = kind == BODY_SLOW ? add_wait_locked(engine, &wait) : 0;
+  EngineWait number = kind == BODY_SLOW ? fake_add_wait_locked(engine, &wait) : 0;
   g_mutex_unlock(&engine->lock);
   if (kind == BODY_NORMAL)
     fake_finish_open(engine, &wait);
   else if (kind == BODY_FAILS)
-    finish_with(&wait, code, "made to fail");
+    finish_with(engine, &wait, code, "made to fail");
   return number;
 }
 
@@ -396,7 +423,7 @@ EngineBody *engine_body_next(Engine *engine, EngineMsg *msg_inout) {
   Row *row = NULL;
   for (guint i = 0; folder && i < folder->rows->len && !row; i++) {
     Row *one = &g_array_index(folder->rows, Row, i);
-    if (one->uid > msg_inout->uid && one->kind == BODY_NORMAL && one->size <= LARGE)
+    if (one->uid > msg_inout->uid && one->kind == BODY_NORMAL && one->size <= LARGE && !one->hidden)
       row = one;
   }
   guint32 uid = row ? row->uid : 0;
@@ -439,7 +466,7 @@ static void bring(Engine *engine, EngineWait number) {
   gsize span = body_span(body, wait->offset, wait->size);
   gint64 at = body->packed + (gint64) wait->offset;
   g_autofree char *octets = g_malloc(span + 1);
-  fill(octets, body->msg, wait->offset, span);
+  fake_fill(octets, body->msg, wait->offset, span);
   g_assert(pwrite(engine->pack, octets, span, at) == (gssize) span);
   wait->read_done(engine->pack, at, span, wait->data, NULL);
   g_free(wait);
@@ -465,10 +492,10 @@ static gpointer network_thread(gpointer data) {
 EngineWait engine_body_read(EngineBody *body, guint64 offset, gsize size, EngineReadDone done,
                             gpointer data) {
   Engine *engine = body->engine;
-  if (body->size > LARGE) {
+  if (body->size > LARGE && !body->written) {
     Wait wait = {.body = body, .read_done = done, .data = data, .offset = offset, .size = size};
     g_mutex_lock(&engine->lock);
-    EngineWait number = add_wait_locked(engine, &wait);
+    EngineWait number = fake_add_wait_locked(engine, &wait);
     g_queue_push_tail(&engine->jobs, GSIZE_TO_POINTER((gsize) number));
     g_cond_signal(&engine->more);
     g_mutex_unlock(&engine->lock);
@@ -528,6 +555,7 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   engine->folders = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, folder_free);
   engine->spaces = g_hash_table_new(g_direct_hash, g_direct_equal);
   engine->waits = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
+  engine->locals = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, fake_local_free);
   engine->quota.limit = -1;
   engine->pack = open(g_get_tmp_dir(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   g_assert(engine->pack >= 0);
@@ -584,8 +612,9 @@ void engine_close(Engine **engine_inout) {
   gpointer value;
   g_hash_table_iter_init(&iter, engine->waits);
   while (g_hash_table_iter_next(&iter, NULL, &value))
-    finish_with(value, EML_ERROR_CANCELLED, "closing");
+    finish_with(engine, value, EML_ERROR_CANCELLED, "closing");
   g_hash_table_unref(engine->waits);
+  g_hash_table_unref(engine->locals);
   g_hash_table_unref(engine->spaces);
   g_hash_table_unref(engine->folders);
   close(engine->pack);

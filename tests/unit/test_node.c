@@ -19,6 +19,8 @@ static void test_round_trip(void) {
   check_round_trip((Node){NODE_MESSAGE, NODE_MAX_ID, G_MAXUINT32});
   check_round_trip((Node){NODE_CONTROL_DIR, 0, 0});
   check_round_trip((Node){NODE_CONTROL_FILE, 2, 0});
+  check_round_trip((Node){NODE_LOCAL, 1, 0});
+  check_round_trip((Node){NODE_LOCAL, NODE_MAX_ID, 1});
 }
 
 /* Programs remember inode numbers: these never change. */
@@ -29,12 +31,15 @@ static void test_numbers_are_fixed(void) {
   g_assert_cmphex(node_message_ino(0xabcdef1, 0xfffffffe), ==, 0x2abcdef1fffffffe);
   g_assert_cmphex(node_ino((Node){NODE_CONTROL_DIR, 0, 0}), ==, 0x3000000000000000);
   g_assert_cmphex(node_ino((Node){NODE_CONTROL_FILE, 1, 0}), ==, 0x4000000100000000);
+  g_assert_cmphex(node_local_ino(7, FALSE), ==, 0x5000000700000000);
+  g_assert_cmphex(node_local_ino(7, TRUE), ==, 0x5000000700000001);
 }
 
 static void test_foreign_numbers(void) {
   static const guint64 foreign[] = {
       0, 2, 0xffffffff, 0x1000000000000000, 0x1000000500000001, 0x2000000000000001,
-      0x2000000100000000, 0x3000000000000001, 0x4000000000000000, 0x5000000100000001, G_MAXUINT64,
+      0x2000000100000000, 0x3000000000000001, 0x4000000000000000, 0x5000000000000000,
+      0x5000000100000002, 0x6000000100000001, G_MAXUINT64,
   };
   Node node;
   for (gsize i = 0; i < G_N_ELEMENTS(foreign); i++)
@@ -46,13 +51,14 @@ static void test_cookies_sort(void) {
       cookie_make(COOKIE_SPECIAL, 1),          cookie_make(COOKIE_SPECIAL, 3),
       cookie_make(COOKIE_FOLDER, 1),           cookie_make(COOKIE_FOLDER, NODE_MAX_ID),
       cookie_make(COOKIE_MESSAGE, 1),          cookie_make(COOKIE_MESSAGE, G_MAXUINT32),
+      cookie_make(COOKIE_GUEST, 1),            cookie_make(COOKIE_GUEST, G_MAXUINT32),
   };
   gint64 last = 0;
   for (gsize i = 0; i < G_N_ELEMENTS(in_order); i++) {
     g_assert_cmpint(in_order[i], >, last);
     last = in_order[i];
   }
-  g_assert_cmpint(cookie_class(last), ==, COOKIE_MESSAGE);
+  g_assert_cmpint(cookie_class(last), ==, COOKIE_GUEST);
   g_assert_cmpuint(cookie_number(last), ==, G_MAXUINT32);
   g_assert_cmpint(cookie_class(0), ==, COOKIE_START);
 }
