@@ -343,7 +343,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
   g_autoptr(GError) error = NULL;
   msg = overlay_resolve(engine->overlay, msg);
   guint64 edited_size;
-  int edited = files_edited(engine->files, msg, &edited_size);
+  int edited = locals_edited(engine->locals, msg, &edited_size);
   if (edited >= 0) {
     EngineBody *body = g_new0(EngineBody, 1);
     *body = (EngineBody){.engine = engine, .edited = edited, .size = edited_size};

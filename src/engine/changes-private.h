@@ -2,7 +2,7 @@
  *
  * What the files that change things share: changes.c (what is journaled is done on the server, in
  * order), settle.c (what became of it, in the index and for the kernel), verbs.c (names), folders.c
- * (folders), files.c (octets).
+ * (folders), locals.c (octets).
  */
 #pragma once
 
@@ -63,37 +63,37 @@ gboolean settle(Engine *engine, const GArray *settled, GError **error);
 /* What is shown of @item from now on, until it is settled. */
 void settle_show(Engine *engine, const ChangeItem *item);
 
-/* ---- files.c ---- */
+/* ---- locals.c ---- */
 
-Files *files_new(Engine *engine);
-void files_free(Files *files);
+Locals *locals_new(Engine *engine);
+void locals_free(Locals *locals);
 
 /* Shows the local files of the journal, once the folders are known. */
-gboolean files_load(Files *files, GError **error);
+gboolean locals_load(Locals *locals, GError **error);
 
 /* The upload of @item is about to end as refused: its octets stay, as a failed upload, in the
  * journal. */
-void files_keep(Files *files, const ChangeItem *item, const GError *error);
+void locals_keep(Locals *locals, const ChangeItem *item, const GError *error);
 
 /* The upload or copy of @item is settled: what is shown of it now. @became: the message; uid 0 when
  * it is not known, or when it failed because of @error. */
-void files_uploaded(Files *files, const ChangeItem *item, EngineMsg became, const GError *error);
+void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, const GError *error);
 
 /* Gives the local file that @entry shows another place and name. One that is a letter there is
  * uploaded, in place of @replaces (uid 0: of nothing). Completes @wait. */
-void files_rename(Files *files, const OverlayEntry *entry, EngineDir to, const char *name,
+void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, const char *name,
                   EngineMsg replaces, EngineWait wait);
 
 /* Removes the local file or empty folder that @entry shows, with its octets. */
-gboolean files_unlink(Files *files, const OverlayEntry *entry, GError **error);
+gboolean locals_unlink(Locals *locals, const OverlayEntry *entry, GError **error);
 
 /* Makes a local folder. */
-gboolean files_mkdir(Files *files, EngineDir dir, const char *name, GError **error);
+gboolean locals_mkdir(Locals *locals, EngineDir dir, const char *name, GError **error);
 
 /* Path of a folder as shown, "" for the top; NULL when it is gone. g_free. */
-char *files_folder_path(Engine *engine, guint32 folder);
+char *locals_folder_path(Engine *engine, guint32 folder);
 /* The folder at @path, or G_MAXUINT32. */
-guint32 files_folder_at(Engine *engine, const char *path);
+guint32 locals_folder_at(Engine *engine, const char *path);
 
 /* Whether files of this name are letters: ends in ".eml" and does not begin with a dot. */
-gboolean files_is_letter(const char *name);
+gboolean locals_is_letter(const char *name);

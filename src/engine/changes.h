@@ -134,5 +134,9 @@ EngineWait engine_file_commit(EngineFile *file, EngineDone done, gpointer data);
  * FIXED once it is on its way. */
 gboolean engine_local_set_mtime(Engine *engine, guint32 id, gint64 mtime, GError **error);
 
+/* truncate(2) of something that is not open: opens it, truncates and commits. */
+EngineWait engine_truncate(Engine *engine, EngineMsg msg, guint32 local, guint64 size,
+                           EngineDone done, gpointer data);
+
 /* Lines for the status text: changes that are on their way, scratch, failed uploads. */
 void engine_changes_describe(Engine *engine, GString *text);

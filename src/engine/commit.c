@@ -11,7 +11,7 @@
 #include "base/autofd.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "engine/files-private.h"
+#include "engine/locals-private.h"
 #include "mime/letter.h"
 
 /* A commit that has to wait for an earlier one of the same file. */
@@ -23,9 +23,9 @@ typedef struct {
 static void commit_file(File *file, EngineWait wait);
 
 static File *file_ref(File *file) {
-  g_mutex_lock(&file->files->lock);
+  g_mutex_lock(&file->locals->lock);
   file->refs++;
-  g_mutex_unlock(&file->files->lock);
+  g_mutex_unlock(&file->locals->lock);
   return file;
 }
 
@@ -36,12 +36,12 @@ static void file_unref(File *file) {
 }
 
 /* The open file of the local file @shown, or NULL. */
-static File *find_ref(Files *files, guint32 shown) {
-  g_mutex_lock(&files->lock);
-  File *file = files_find_locked(files, (EngineMsg){0, 0}, shown);
+static File *find_ref(Locals *locals, guint32 shown) {
+  g_mutex_lock(&locals->lock);
+  File *file = locals_find_locked(locals, (EngineMsg){0, 0}, shown);
   if (file)
     file->refs++;
-  g_mutex_unlock(&files->lock);
+  g_mutex_unlock(&locals->lock);
   return file;
 }
 
@@ -77,7 +77,7 @@ static void keep(Engine *engine, guint32 folder, const char *name, gboolean edit
                  guint64 size, gint64 mtime, const GError *why) {
   EngineDir dir = {folder, 0};
   g_autofree char *beside = edit ? failed_name(engine, dir, name) : NULL;
-  g_autofree char *path = files_folder_path(engine, folder);
+  g_autofree char *path = locals_folder_path(engine, folder);
   Local row = {.id = data,
                .folder = path ? path : (char *) "",
                .name = beside ? beside : (char *) name,
@@ -102,12 +102,12 @@ static void keep(Engine *engine, guint32 folder, const char *name, gboolean edit
   tell(engine, ENGINE_NEWS_NAME, folder, (EngineMsg){0, 0}, 0, beside);
 }
 
-void files_keep(Files *files, const ChangeItem *item, const GError *error) {
+void locals_keep(Locals *locals, const ChangeItem *item, const GError *error) {
   const Change *change = item->change;
   if (change->kind != CHANGE_UPLOAD)
     return;
-  g_autoptr(OverlayEntry) shown = overlay_get(files->engine->overlay, overlay_local_number(item->shown));
-  keep(files->engine, item->target, change->name, !shown, change->local, change->size,
+  g_autoptr(OverlayEntry) shown = overlay_get(locals->engine->overlay, overlay_local_number(item->shown));
+  keep(locals->engine, item->target, change->name, !shown, change->local, change->size,
        change->date * 1000000000, error);
 }
 
@@ -115,18 +115,18 @@ void files_keep(Files *files, const ChangeItem *item, const GError *error) {
 
 /* From the table under what it was to the one under what it is. */
 static void become_locked(File *file, EngineMsg became, const char *name) {
-  Files *files = file->files;
+  Locals *locals = file->locals;
   if (file->base.uid)
-    g_hash_table_remove(files->by_msg, &file->base);
+    g_hash_table_remove(locals->by_msg, &file->base);
   file->base = became;
   file->replaces = (EngineMsg){0, 0};
   g_free(file->name);
   file->name = g_strdup(name);
-  g_hash_table_replace(files->by_msg, g_memdup2(&became, sizeof became), file);
+  g_hash_table_replace(locals->by_msg, g_memdup2(&became, sizeof became), file);
 }
 
-void files_uploaded(Files *files, const ChangeItem *item, EngineMsg became, const GError *error) {
-  Engine *engine = files->engine;
+void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, const GError *error) {
+  Engine *engine = locals->engine;
   Overlay *overlay = engine->overlay;
   guint32 number = overlay_local_number(item->shown);
   g_autoptr(OverlayEntry) shown = overlay_get(overlay, number);
@@ -144,10 +144,10 @@ void files_uploaded(Files *files, const ChangeItem *item, EngineMsg became, cons
     if (item->msg.uid && !shown)
       overlay_became(overlay, item->msg, became);
   }
-  File *file = find_ref(files, item->shown);
+  File *file = find_ref(locals, item->shown);
   if (file)
     g_mutex_lock(&file->lock);
-  g_mutex_lock(&files->lock);
+  g_mutex_lock(&locals->lock);
   if (file)
     file->pending = FALSE;
   if (file && became.uid) {
@@ -156,8 +156,8 @@ void files_uploaded(Files *files, const ChangeItem *item, EngineMsg became, cons
       overlay_replace(overlay, became, file->shown, file->size, file->mtime, 0);
   }
   if (!stays)
-    g_hash_table_remove(files->data, GUINT_TO_POINTER(item->shown));
-  g_mutex_unlock(&files->lock);
+    g_hash_table_remove(locals->data, GUINT_TO_POINTER(item->shown));
+  g_mutex_unlock(&locals->lock);
   if (file) {
     g_mutex_unlock(&file->lock);
     file_unref(file);
@@ -190,7 +190,7 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Aim, aim_clear)
 
 /* FALSE: it is shown nowhere any more. */
 static gboolean aim_locked(File *file, Aim *aim_out) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   if (!file->base.uid) {
     OverlayEntry *entry = overlay_get(engine->overlay, overlay_local_number(file->shown));
     if (!entry)
@@ -220,7 +220,7 @@ static gboolean aim_locked(File *file, Aim *aim_out) {
 }
 
 static gboolean check_locked(File *file, const StoreFolder *folder, Letter *letter, GError **error) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   if (!folder->mailbox || !folder->selectable) {
     g_set_error(error, EML_ERROR, EML_ERROR_FIXED, "%s cannot hold messages", folder->name);
     return FALSE;
@@ -243,7 +243,7 @@ static gboolean check_locked(File *file, const StoreFolder *folder, Letter *lett
 
 /* Makes the data file one that can be sent as it is, with a number that nobody writes to. */
 static gboolean seal_locked(File *file, const Letter *letter, GError **error) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   if (letter->bare) {
     guint32 number = journal_local_number(engine->journal);
     autofd int fd = journal_local_fd(engine->journal, number, TRUE, error);
@@ -268,7 +268,7 @@ static gboolean seal_locked(File *file, const Letter *letter, GError **error) {
 /* The change that stores @file. */
 static ChangeItem *item_for(File *file, const Aim *aim, const StoreFolder *folder,
                             const Letter *letter) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   ChangeItem *item = g_new0(ChangeItem, 1);
   Change *change = item->change = g_new0(Change, 1);
   gboolean copy = file->clone.uid != 0;
@@ -302,7 +302,7 @@ static Local *row_for(File *file, const Aim *aim, const ChangeItem *item) {
   Local *row = g_new0(Local, 1);
   gboolean copy = change->kind == CHANGE_COPY;
   *row = (Local){.id = file->data,
-                 .folder = files_folder_path(file->files->engine, aim->folder),
+                 .folder = locals_folder_path(file->locals->engine, aim->folder),
                  .name = g_strdup(aim->name),
                  .state = LOCAL_LETTER,
                  .size = file->size,
@@ -316,13 +316,13 @@ static Local *row_for(File *file, const Aim *aim, const ChangeItem *item) {
 
 /* Keeps scratch as it is. */
 static gboolean commit_scratch_locked(File *file, const Aim *aim, GError **error) {
-  g_autoptr(Local) row = files_row(file->files, aim->shown, LOCAL_SCRATCH, NULL);
+  g_autoptr(Local) row = locals_row(file->locals, aim->shown, LOCAL_SCRATCH, NULL);
   file->dirty = FALSE;
-  return journal_local_put(file->files->engine->journal, row, error);
+  return journal_local_put(file->locals->engine->journal, row, error);
 }
 
 static void fail_locked(File *file, const Aim *aim, const GError *why) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   file->dirty = FALSE;
   if (file->clone.uid) {
     overlay_remove(engine->overlay, overlay_local_number(file->shown));
@@ -335,8 +335,8 @@ static void fail_locked(File *file, const Aim *aim, const GError *why) {
 }
 
 static void commit_file(File *file, EngineWait wait) {
-  Files *files = file->files;
-  Engine *engine = files->engine;
+  Locals *locals = file->locals;
+  Engine *engine = locals->engine;
   g_autoptr(GError) error = NULL;
   g_auto(Aim) aim = {0};
   Letter letter = {0};
@@ -354,7 +354,7 @@ static void commit_file(File *file, EngineWait wait) {
     changes_after(engine->changes, aim.change, commit_again, commit);
     return;
   }
-  if (aim.dir.local || !files_is_letter(aim.name)) {
+  if (aim.dir.local || !locals_is_letter(aim.name)) {
     commit_scratch_locked(file, &aim, &error);
     g_mutex_unlock(&file->lock);
     changes_answer(engine, wait, error);
@@ -379,9 +379,9 @@ static void commit_file(File *file, EngineWait wait) {
   file->dirty = FALSE;
   file->sealed = TRUE;
   file_show_locked(file);
-  g_mutex_lock(&files->lock);
+  g_mutex_lock(&locals->lock);
   file->pending = TRUE;
-  g_mutex_unlock(&files->lock);
+  g_mutex_unlock(&locals->lock);
   gboolean resized = file->size != before;
   EngineMsg base = file->base;
   guint32 shown = file->shown;
@@ -397,8 +397,35 @@ static void commit_file(File *file, EngineWait wait) {
 EngineWait engine_file_commit(EngineFile *handle, EngineDone done, gpointer data) {
   File *file = handle->file;
   WaitCall call = {.kind = WAIT_FOLDER, .done.folder = done, .data = data};
-  EngineWait wait = waits_add(file->files->engine->waits, &call);
+  EngineWait wait = waits_add(file->locals->engine->waits, &call);
   commit_file(file, wait);
+  return wait;
+}
+
+typedef struct {
+  guint64 size;
+  EngineWait wait;
+  Engine *engine;
+} Truncation;
+
+static void on_truncation_open(EngineFile *handle, gpointer data, const GError *failure) {
+  Truncation *truncation = data;
+  g_autoptr(GError) error = NULL;
+  if (failure || !engine_file_truncate(handle, truncation->size, &error))
+    changes_answer(truncation->engine, truncation->wait, failure ? failure : error);
+  else
+    commit_file(handle->file, truncation->wait);
+  engine_file_close(&handle);
+  g_free(truncation);
+}
+
+EngineWait engine_truncate(Engine *engine, EngineMsg msg, guint32 local, guint64 size,
+                           EngineDone done, gpointer data) {
+  WaitCall call = {.kind = WAIT_FOLDER, .done.folder = done, .data = data};
+  Truncation *truncation = g_new(Truncation, 1);
+  EngineWait wait = waits_add(engine->waits, &call);
+  *truncation = (Truncation){size, wait, engine};
+  engine_file_open(engine, msg, local, size == 0, on_truncation_open, truncation);
   return wait;
 }
 
@@ -408,15 +435,15 @@ static void on_renamed_open(EngineFile *handle, gpointer data, const GError *err
   *(EngineFile **) data = handle;
 }
 
-void files_rename(Files *files, const OverlayEntry *entry, EngineDir to, const char *name,
+void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, const char *name,
                   EngineMsg replaces, EngineWait wait) {
-  Engine *engine = files->engine;
+  Engine *engine = locals->engine;
   g_autoptr(GError) error = NULL;
-  gboolean letter = !entry->local->is_folder && !to.local && files_is_letter(name);
+  gboolean letter = !entry->local->is_folder && !to.local && locals_is_letter(name);
   overlay_move(engine->overlay, entry->number, to, name);
   if (!letter) {
     g_autoptr(OverlayEntry) moved = overlay_get(engine->overlay, entry->number);
-    g_autoptr(Local) row = files_row(files, moved, LOCAL_SCRATCH, NULL);
+    g_autoptr(Local) row = locals_row(locals, moved, LOCAL_SCRATCH, NULL);
     journal_local_put(engine->journal, row, &error);
     changes_answer(engine, wait, error);
     return;
@@ -443,27 +470,27 @@ void files_rename(Files *files, const OverlayEntry *entry, EngineDir to, const c
   engine_file_close(&handle);
 }
 
-gboolean files_unlink(Files *files, const OverlayEntry *entry, GError **error) {
-  Engine *engine = files->engine;
-  guint32 shown = entry->local->id, data = files_data_number(files, shown);
+gboolean locals_unlink(Locals *locals, const OverlayEntry *entry, GError **error) {
+  Engine *engine = locals->engine;
+  guint32 shown = entry->local->id, data = locals_data_number(locals, shown);
   if (!journal_local_remove(engine->journal, data, error))
     return FALSE;
   overlay_remove(engine->overlay, entry->number);
-  File *file = find_ref(files, shown);
+  File *file = find_ref(locals, shown);
   if (file) {
     g_mutex_lock(&file->lock);
     file->unlinked = TRUE;
     g_mutex_unlock(&file->lock);
     file_unref(file);
   }
-  g_mutex_lock(&files->lock);
-  g_hash_table_remove(files->data, GUINT_TO_POINTER(shown));
-  g_mutex_unlock(&files->lock);
+  g_mutex_lock(&locals->lock);
+  g_hash_table_remove(locals->data, GUINT_TO_POINTER(shown));
+  g_mutex_unlock(&locals->lock);
   return TRUE;
 }
 
-gboolean files_mkdir(Files *files, EngineDir dir, const char *name, GError **error) {
-  Engine *engine = files->engine;
+gboolean locals_mkdir(Locals *locals, EngineDir dir, const char *name, GError **error) {
+  Engine *engine = locals->engine;
   guint32 number = journal_local_number(engine->journal);
   if (!number) {
     g_set_error_literal(error, EML_ERROR, EML_ERROR_FAILED, "numbers of local files are used up");
@@ -479,21 +506,21 @@ gboolean files_mkdir(Files *files, EngineDir dir, const char *name, GError **err
                        .ctime = now / G_USEC_PER_SEC};
   overlay_add_local(engine->overlay, &local, 0);
   g_autoptr(OverlayEntry) entry = overlay_get(engine->overlay, overlay_local_number(number));
-  g_autoptr(Local) row = files_row(files, entry, LOCAL_SCRATCH, NULL);
+  g_autoptr(Local) row = locals_row(locals, entry, LOCAL_SCRATCH, NULL);
   if (journal_local_put(engine->journal, row, error))
     return TRUE;
   overlay_remove(engine->overlay, overlay_local_number(number));
   return FALSE;
 }
 
-int files_edited(Files *files, EngineMsg msg, guint64 *size_out) {
+int locals_edited(Locals *locals, EngineMsg msg, guint64 *size_out) {
   OverlayReplaced replaced;
-  if (!overlay_get_replaced(files->engine->overlay, msg, &replaced))
+  if (!overlay_get_replaced(locals->engine->overlay, msg, &replaced))
     return -1;
   *size_out = replaced.size;
-  g_mutex_lock(&files->lock);
-  File *file = files_find_locked(files, msg, 0);
+  g_mutex_lock(&locals->lock);
+  File *file = locals_find_locked(locals, msg, 0);
   int fd = file && file->fd >= 0 ? fcntl(file->fd, F_DUPFD_CLOEXEC, 3) : -1;
-  g_mutex_unlock(&files->lock);
-  return fd >= 0 || file ? fd : journal_local_fd(files->engine->journal, replaced.local, FALSE, NULL);
+  g_mutex_unlock(&locals->lock);
+  return fd >= 0 || file ? fd : journal_local_fd(locals->engine->journal, replaced.local, FALSE, NULL);
 }

@@ -66,7 +66,7 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   engine->store = store;
   engine->journal = journal;
   engine->overlay = overlay_new();
-  engine->files = files_new(engine);
+  engine->locals = locals_new(engine);
   engine->changes = changes_new(engine);
   engine->cancellable = g_cancellable_new();
   g_mutex_init(&engine->lock);
@@ -135,7 +135,7 @@ gboolean engine_login(Engine *engine, GCancellable *cancellable, GError **error)
 gboolean engine_start(Engine *engine, EngineNewsFn news, gpointer data, GError **error) {
   engine->news_data = data;
   engine->news = news;
-  if (!files_load(engine->files, error) || !changes_load(engine->changes, error))
+  if (!locals_load(engine->locals, error) || !changes_load(engine->changes, error))
     return FALSE;
   watch_start(engine->watch);
   engine->netwatch = netwatch_new(on_network_changed, engine);
@@ -156,7 +156,7 @@ void engine_close(Engine **engine) {
   imap_session_close(&closing->first_session);
   offline_free(closing->offline);
   changes_free(closing->changes);
-  files_free(closing->files);
+  locals_free(closing->locals);
   bodies_free(closing->bodies);
   syncs_free(closing->syncs);
   watch_free(closing->watch);

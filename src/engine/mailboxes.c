@@ -151,8 +151,8 @@ static gboolean rename_folder(Job *job, ImapSession *session, GError **error) {
   }
   subscribe(session, folder->mailbox, FALSE);
   subscribe(session, mailbox, TRUE);
-  g_autofree char *from_path = files_folder_path(engine, folder->id);
-  g_autofree char *above = files_folder_path(engine, job->parent);
+  g_autofree char *from_path = locals_folder_path(engine, folder->id);
+  g_autofree char *above = locals_folder_path(engine, job->parent);
   g_autofree char *to_path =
       above && *above ? g_strdup_printf("%s/%s", above, job->name) : g_strdup(job->name);
   if (!journal_rename(engine->journal, folder->mailbox, mailbox, delimiter, from_path, to_path, error) ||

@@ -16,7 +16,7 @@
 #include "store/store.h"
 
 typedef struct Changes Changes;
-typedef struct Files Files;
+typedef struct Locals Locals;
 typedef struct Overlay Overlay;
 typedef struct Syncs Syncs;
 typedef struct Bodies Bodies;
@@ -30,7 +30,7 @@ struct Engine {
   Journal *journal;
   Overlay *overlay;
   Changes *changes;
-  Files *files;
+  Locals *locals;
   ImapConfig imap;
   GCancellable *cancellable; /* ends every connection at close */
   Waits *waits;
@@ -74,7 +74,7 @@ void changes_wake(Changes *changes);
 
 /* The new octets of a message that is edited or being replaced: a descriptor of its own for the
  * caller, and their size; -1: there are none. */
-int files_edited(Files *files, EngineMsg msg, guint64 *size_out);
+int locals_edited(Locals *locals, EngineMsg msg, guint64 *size_out);
 
 /* ---- syncs.c: which folders are to be brought up to date, and who waits for it ---- */
 

@@ -254,7 +254,7 @@ static void settle_shown(Engine *engine, const Settled *result) {
     break;
   case CHANGE_COPY:
   case CHANGE_UPLOAD:
-    files_uploaded(engine->files, item, became, refused ? result->error : NULL);
+    locals_uploaded(engine->locals, item, became, refused ? result->error : NULL);
     break;
   case CHANGE_FLAGS:
     if (refused && item->msg.uid) {
@@ -271,7 +271,7 @@ static void log_refusal(Engine *engine, const Settled *result) {
                                       [CHANGE_FLAGS] = "flagged"};
   const ChangeItem *item = result->item;
   guint32 folder = item->target ? item->target : item->folder;
-  g_autofree char *path = files_folder_path(engine, folder);
+  g_autofree char *path = locals_folder_path(engine, folder);
   log_warning("%s/%s was not %s: %s", path ? path : "?", item->change->name ? item->change->name : "",
               verbs[item->change->kind], result->error ? result->error->message : "refused");
 }
@@ -290,7 +290,7 @@ gboolean settle(Engine *engine, const GArray *settled, GError **error) {
     g_array_append_val(uids, uid);
     if (result->outcome == CHANGE_REFUSED) {
       log_refusal(engine, result);
-      files_keep(engine->files, result->item, result->error);
+      locals_keep(engine->locals, result->item, result->error);
     } else if (result->item->change->target && !uid) {
       unknown = result->item->target;
     }

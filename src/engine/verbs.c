@@ -194,7 +194,7 @@ static void unlink_run(Verb *verb) {
   } else if (entry.folder || (entry.local && entry.local->is_folder)) {
     verb_fail(verb, EML_ERROR_INVALID, "it is a folder");
   } else if (shown) {
-    files_unlink(engine->files, shown, &error);
+    locals_unlink(engine->locals, shown, &error);
     verb_answer(verb, error);
   } else {
     guint32 busy = busy_with(engine, entry.msg);
@@ -230,7 +230,7 @@ static gboolean make_room(Verb *verb, gboolean for_letter, EngineMsg *replaces_o
     return FALSE;
   }
   if (shown) {
-    if (files_unlink(engine->files, shown, &error))
+    if (locals_unlink(engine->locals, shown, &error))
       return TRUE;
     verb_answer(verb, error);
     return FALSE;
@@ -326,7 +326,7 @@ static void rename_message(Verb *verb, EngineMsg msg) {
 
 static void rename_local(Verb *verb, const OverlayEntry *shown) {
   Engine *engine = verb->engine;
-  gboolean letter = !verb->to.local && files_is_letter(verb->to_name);
+  gboolean letter = !verb->to.local && locals_is_letter(verb->to_name);
   if (shown->local->is_folder && letter) {
     verb_fail(verb, EML_ERROR_CROSSING, "a local folder cannot have the name of a message");
     return;
@@ -338,7 +338,7 @@ static void rename_local(Verb *verb, const OverlayEntry *shown) {
   EngineMsg replaces;
   if (!make_room(verb, letter, &replaces))
     return;
-  files_rename(engine->files, shown, verb->to, verb->to_name, replaces, verb->wait);
+  locals_rename(engine->locals, shown, verb->to, verb->to_name, replaces, verb->wait);
   verb_free(verb);
 }
 
@@ -503,7 +503,7 @@ EngineWait engine_mkdir(Engine *engine, EngineDir dir, const char *name, EngineD
     g_clear_error(&error);
   gboolean local = dir.local || name[0] == '.';
   if (!error && local)
-    files_mkdir(engine->files, dir, name, &error);
+    locals_mkdir(engine->locals, dir, name, &error);
   if (error || local) {
     done(data, error);
     return 0;
@@ -534,7 +534,7 @@ EngineWait engine_rmdir(Engine *engine, EngineDir dir, const char *name, EngineD
   else if (overlay_count(engine->overlay, (EngineDir){0, shown->local->id}))
     g_set_error_literal(&error, EML_ERROR, EML_ERROR_NOT_EMPTY, "there is something in it");
   else
-    files_unlink(engine->files, shown, &error);
+    locals_unlink(engine->locals, shown, &error);
   done(data, error);
   return 0;
 }

@@ -118,7 +118,7 @@ static void test_pipelined(void) {
   autofd int fd = file_with("1h\n\xff\rz");
   static const char *const keywords[] = {"$Forwarded", NULL};
   ImapMessage message = {MSG_FLAG_SEEN | MSG_FLAG_DRAFT | MSG_FLAG_RECENT, keywords, 837596665,
-                         fd, 1, 5};
+                         fd, 1, 5, NULL, NULL};
   ImapAppended appended;
   Stage stage = {0};
   stage_open(&stage, pipelined, 10000, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Files that are written: letters on their way to the server, edited messages, scratch. Here: their
- * octets and handles. files-private.h tells how it is organized.
+ * Locals that are written: letters on their way to the server, edited messages, scratch. Here: their
+ * octets and handles. locals-private.h tells how it is organized.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include "base/autofd.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "engine/files-private.h"
+#include "engine/locals-private.h"
 
 #define COPY_BYTES (1024 * 1024)
 #define NAME_BYTES 255
@@ -27,14 +27,14 @@ static gboolean msg_equal(gconstpointer a, gconstpointer b) {
   return x->space == y->space && x->uid == y->uid;
 }
 
-Files *files_new(Engine *engine) {
-  Files *files = g_new0(Files, 1);
-  files->engine = engine;
-  g_mutex_init(&files->lock);
-  files->by_local = g_hash_table_new(NULL, NULL);
-  files->by_msg = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
-  files->data = g_hash_table_new(NULL, NULL);
-  return files;
+Locals *locals_new(Engine *engine) {
+  Locals *locals = g_new0(Locals, 1);
+  locals->engine = engine;
+  g_mutex_init(&locals->lock);
+  locals->by_local = g_hash_table_new(NULL, NULL);
+  locals->by_msg = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
+  locals->data = g_hash_table_new(NULL, NULL);
+  return locals;
 }
 
 static void file_free(File *file) {
@@ -44,26 +44,26 @@ static void file_free(File *file) {
   g_free(file);
 }
 
-void files_free(Files *files) {
+void locals_free(Locals *locals) {
   GHashTableIter iter;
   gpointer value;
-  g_hash_table_iter_init(&iter, files->by_local);
+  g_hash_table_iter_init(&iter, locals->by_local);
   while (g_hash_table_iter_next(&iter, NULL, &value))
     file_free(value);
-  g_hash_table_unref(files->by_local);
-  g_hash_table_unref(files->by_msg);
-  g_hash_table_unref(files->data);
-  g_mutex_clear(&files->lock);
-  g_free(files);
+  g_hash_table_unref(locals->by_local);
+  g_hash_table_unref(locals->by_msg);
+  g_hash_table_unref(locals->data);
+  g_mutex_clear(&locals->lock);
+  g_free(locals);
 }
 
 /* ---- names and places ---- */
 
-gboolean files_is_letter(const char *name) {
+gboolean locals_is_letter(const char *name) {
   return name[0] != '.' && g_str_has_suffix(name, ".eml");
 }
 
-char *files_folder_path(Engine *engine, guint32 id) {
+char *locals_folder_path(Engine *engine, guint32 id) {
   char *path = g_strdup("");
   while (id) {
     g_autoptr(StoreFolder) folder = store_folder_get(engine->store, id, NULL);
@@ -79,7 +79,7 @@ char *files_folder_path(Engine *engine, guint32 id) {
   return path;
 }
 
-guint32 files_folder_at(Engine *engine, const char *path) {
+guint32 locals_folder_at(Engine *engine, const char *path) {
   guint32 id = 0;
   g_auto(GStrv) names = g_strsplit(path, "/", -1);
   for (char **name = names; *name; name++) {
@@ -93,20 +93,20 @@ guint32 files_folder_at(Engine *engine, const char *path) {
   return id;
 }
 
-guint32 files_data_number(Files *files, guint32 shown) {
-  g_mutex_lock(&files->lock);
-  guint32 number = GPOINTER_TO_UINT(g_hash_table_lookup(files->data, GUINT_TO_POINTER(shown)));
-  g_mutex_unlock(&files->lock);
+guint32 locals_data_number(Locals *locals, guint32 shown) {
+  g_mutex_lock(&locals->lock);
+  guint32 number = GPOINTER_TO_UINT(g_hash_table_lookup(locals->data, GUINT_TO_POINTER(shown)));
+  g_mutex_unlock(&locals->lock);
   return number ? number : shown;
 }
 
 /* The row of the local file that @entry shows. */
-Local *files_row(Files *files, const OverlayEntry *entry, LocalState state, const char *reason) {
+Local *locals_row(Locals *locals, const OverlayEntry *entry, LocalState state, const char *reason) {
   Local *row = g_new0(Local, 1);
-  *row = (Local){.id = files_data_number(files, entry->local->id),
+  *row = (Local){.id = locals_data_number(locals, entry->local->id),
                  .parent = entry->dir.local,
                  .folder = entry->dir.local ? NULL
-                                            : files_folder_path(files->engine, entry->dir.folder),
+                                            : locals_folder_path(locals->engine, entry->dir.folder),
                  .name = g_strdup(entry->name),
                  .is_folder = entry->local->is_folder,
                  .state = state,
@@ -119,14 +119,14 @@ Local *files_row(Files *files, const OverlayEntry *entry, LocalState state, cons
 
 /* ---- at start ---- */
 
-gboolean files_load(Files *files, GError **error) {
-  Engine *engine = files->engine;
+gboolean locals_load(Locals *locals, GError **error) {
+  Engine *engine = locals->engine;
   g_autoptr(GPtrArray) rows = journal_locals(engine->journal, error);
   if (!rows)
     return FALSE;
   for (guint i = 0; i < rows->len; i++) {
     const Local *row = g_ptr_array_index(rows, i);
-    guint32 folder = row->parent ? 0 : files_folder_at(engine, row->folder ? row->folder : "");
+    guint32 folder = row->parent ? 0 : locals_folder_at(engine, row->folder ? row->folder : "");
     if (folder == G_MAXUINT32) {
       log_warning("%s/%s has lost its folder: it is shown at the top", row->folder, row->name);
       folder = 0;
@@ -147,27 +147,27 @@ gboolean files_load(Files *files, GError **error) {
 /* ---- the table ---- */
 
 /* Takes over @fd. */
-File *files_add_locked(Files *files, guint32 shown, guint32 data, EngineMsg base, int fd) {
+File *locals_add_locked(Locals *locals, guint32 shown, guint32 data, EngineMsg base, int fd) {
   File *file = g_new0(File, 1);
-  file->files = files;
+  file->locals = locals;
   g_mutex_init(&file->lock);
   file->shown = shown;
   file->data = data;
   file->base = base;
   file->fd = fd;
-  g_hash_table_insert(files->by_local, GUINT_TO_POINTER(shown), file);
+  g_hash_table_insert(locals->by_local, GUINT_TO_POINTER(shown), file);
   if (base.uid) {
     g_autoptr(StoreMessage) message =
-        store_message_get(files->engine->store, (MsgId){base.space, base.uid}, NULL);
+        store_message_get(locals->engine->store, (MsgId){base.space, base.uid}, NULL);
     file->name = g_strdup(message ? message->name : "message.eml");
-    g_hash_table_replace(files->by_msg, g_memdup2(&base, sizeof base), file);
+    g_hash_table_replace(locals->by_msg, g_memdup2(&base, sizeof base), file);
   }
   return file;
 }
 
-File *files_find_locked(Files *files, EngineMsg msg, guint32 shown) {
-  return shown ? g_hash_table_lookup(files->by_local, GUINT_TO_POINTER(shown))
-               : g_hash_table_lookup(files->by_msg, &msg);
+File *locals_find_locked(Locals *locals, EngineMsg msg, guint32 shown) {
+  return shown ? g_hash_table_lookup(locals->by_local, GUINT_TO_POINTER(shown))
+               : g_hash_table_lookup(locals->by_msg, &msg);
 }
 
 static EngineFile *handle_locked(File *file) {
@@ -178,18 +178,18 @@ static EngineFile *handle_locked(File *file) {
 }
 
 /* Nobody needs it any more: out of the tables, its data file too unless somebody else has that. */
-void files_retire_locked(File *file) {
-  Files *files = file->files;
+void locals_retire_locked(File *file) {
+  Locals *locals = file->locals;
   if (file->refs || file->pending)
     return;
-  g_hash_table_remove(files->by_local, GUINT_TO_POINTER(file->shown));
-  if (file->base.uid && g_hash_table_lookup(files->by_msg, &file->base) == file)
-    g_hash_table_remove(files->by_msg, &file->base);
+  g_hash_table_remove(locals->by_local, GUINT_TO_POINTER(file->shown));
+  if (file->base.uid && g_hash_table_lookup(locals->by_msg, &file->base) == file)
+    g_hash_table_remove(locals->by_msg, &file->base);
   gboolean edit = file->base.uid != 0;
   if (edit && file->dirty)
-    overlay_unreplace(files->engine->overlay, file->base);
+    overlay_unreplace(locals->engine->overlay, file->base);
   if (!file->sealed && (edit || file->unlinked))
-    journal_local_remove(files->engine->journal, file->data, NULL);
+    journal_local_remove(locals->engine->journal, file->data, NULL);
   file_free(file);
 }
 
@@ -197,16 +197,16 @@ void file_set_data_locked(File *file, guint32 data, int fd) {
   autofd_clear(&file->fd);
   file->fd = fd;
   file->data = data;
-  g_mutex_lock(&file->files->lock);
-  g_hash_table_replace(file->files->data, GUINT_TO_POINTER(file->shown), GUINT_TO_POINTER(data));
-  g_mutex_unlock(&file->files->lock);
+  g_mutex_lock(&file->locals->lock);
+  g_hash_table_replace(file->locals->data, GUINT_TO_POINTER(file->shown), GUINT_TO_POINTER(data));
+  g_mutex_unlock(&file->locals->lock);
 }
 
 /* ---- opening ---- */
 
 EngineFile *engine_file_create(Engine *engine, EngineDir dir, const char *name, GError **error) {
-  Files *files = engine->files;
-  gboolean letter = files_is_letter(name) && !dir.local;
+  Locals *locals = engine->locals;
+  gboolean letter = locals_is_letter(name) && !dir.local;
   if (strlen(name) > NAME_BYTES) {
     g_set_error_literal(error, EML_ERROR, EML_ERROR_INVALID, "the name is too long");
     return NULL;
@@ -247,19 +247,19 @@ EngineFile *engine_file_create(Engine *engine, EngineDir dir, const char *name, 
   overlay_add_local(engine->overlay, &local, 0);
   if (!letter) {
     g_autoptr(OverlayEntry) entry = overlay_get(engine->overlay, overlay_local_number(number));
-    g_autoptr(Local) row = files_row(files, entry, LOCAL_SCRATCH, NULL);
+    g_autoptr(Local) row = locals_row(locals, entry, LOCAL_SCRATCH, NULL);
     if (!journal_local_put(engine->journal, row, error)) {
       overlay_remove(engine->overlay, overlay_local_number(number));
       journal_local_remove(engine->journal, number, NULL);
       return NULL;
     }
   }
-  g_mutex_lock(&files->lock);
-  File *file = files_add_locked(files, number, number, (EngineMsg){0, 0}, fd);
+  g_mutex_lock(&locals->lock);
+  File *file = locals_add_locked(locals, number, number, (EngineMsg){0, 0}, fd);
   fd = -1;
   file->mtime = local.mtime;
   EngineFile *handle = handle_locked(file);
-  g_mutex_unlock(&files->lock);
+  g_mutex_unlock(&locals->lock);
   return handle;
 }
 
@@ -277,26 +277,26 @@ typedef struct {
 
 static void fetch_end(Fetch *fetch, const GError *error) {
   Engine *engine = fetch->engine;
-  Files *files = engine->files;
+  Locals *locals = engine->locals;
   EngineFile *handle = NULL;
   WaitCall call;
   gboolean wanted = waits_take(engine->waits, fetch->wait, &call);
   if (wanted && !error) {
     EngineMsg base = fetch->shown ? (EngineMsg){0, 0} : fetch->msg;
-    g_mutex_lock(&files->lock);
-    File *file = files_find_locked(files, fetch->msg, fetch->shown); /* somebody was quicker */
+    g_mutex_lock(&locals->lock);
+    File *file = locals_find_locked(locals, fetch->msg, fetch->shown); /* somebody was quicker */
     if (!file) {
       guint32 shown = fetch->shown ? fetch->shown : fetch->number;
-      file = files_add_locked(files, shown, fetch->number, base, fetch->fd);
+      file = locals_add_locked(locals, shown, fetch->number, base, fetch->fd);
       file->size = fetch->done;
       file->mtime = (g_get_real_time() * 1000);
       if (fetch->shown)
-        g_hash_table_replace(files->data, GUINT_TO_POINTER(shown), GUINT_TO_POINTER(fetch->number));
+        g_hash_table_replace(locals->data, GUINT_TO_POINTER(shown), GUINT_TO_POINTER(fetch->number));
       fetch->fd = -1;
       fetch->number = 0;
     }
     handle = handle_locked(file);
-    g_mutex_unlock(&files->lock);
+    g_mutex_unlock(&locals->lock);
   }
   if (fetch->number) {
     autofd_clear(&fetch->fd);
@@ -368,9 +368,9 @@ static EngineWait fetch_begin(Engine *engine, EngineMsg msg, guint32 shown, Engi
 
 /* Opens the data file of something that is not open. NULL without error: its octets have to be
  * fetched, from *@from_out. */
-static File *open_locked(Files *files, EngineMsg msg, guint32 shown, gboolean truncate,
+static File *open_locked(Locals *locals, EngineMsg msg, guint32 shown, gboolean truncate,
                          EngineMsg *from_out, GError **error) {
-  Engine *engine = files->engine;
+  Engine *engine = locals->engine;
   *from_out = msg;
   guint32 data = shown;
   gboolean sealed = FALSE;
@@ -384,7 +384,7 @@ static File *open_locked(Files *files, EngineMsg msg, guint32 shown, gboolean tr
       return NULL;
     }
     sealed = entry->change != 0;
-    guint32 other = GPOINTER_TO_UINT(g_hash_table_lookup(files->data, GUINT_TO_POINTER(shown)));
+    guint32 other = GPOINTER_TO_UINT(g_hash_table_lookup(locals->data, GUINT_TO_POINTER(shown)));
     data = other ? other : shown;
   } else if (overlay_get_replaced(engine->overlay, msg, &replaced)) {
     data = replaced.local; /* an upload of an earlier run */
@@ -404,19 +404,19 @@ static File *open_locked(Files *files, EngineMsg msg, guint32 shown, gboolean tr
     eml_error_set_errno(error, EML_ERROR_FAILED, errno, "a local file cannot be opened");
     return NULL;
   }
-  File *file = files_add_locked(files, shown ? shown : number, number, msg, fd);
+  File *file = locals_add_locked(locals, shown ? shown : number, number, msg, fd);
   fd = -1;
   file->size = (guint64) status.st_size;
   file->mtime = entry && !truncate ? entry->local->mtime : (g_get_real_time() * 1000);
   file->sealed = sealed && !fresh;
   if (shown && number != shown)
-    g_hash_table_replace(files->data, GUINT_TO_POINTER(shown), GUINT_TO_POINTER(number));
+    g_hash_table_replace(locals->data, GUINT_TO_POINTER(shown), GUINT_TO_POINTER(number));
   return file;
 }
 
 /* What the kernel and others see of its size and time. */
 void file_show_locked(File *file) {
-  Overlay *overlay = file->files->engine->overlay;
+  Overlay *overlay = file->locals->engine->overlay;
   OverlayReplaced before = {0};
   if (!file->base.uid)
     overlay_set_size(overlay, file->shown, file->size, file->mtime);
@@ -428,7 +428,7 @@ void file_show_locked(File *file) {
 
 EngineWait engine_file_open(Engine *engine, EngineMsg msg, guint32 local, gboolean truncate,
                             EngineFileDone done, gpointer data) {
-  Files *files = engine->files;
+  Locals *locals = engine->locals;
   g_autoptr(GError) error = NULL;
   if (local && overlay_resolve_local(engine->overlay, local, &msg))
     local = 0;
@@ -438,14 +438,14 @@ EngineWait engine_file_open(Engine *engine, EngineMsg msg, guint32 local, gboole
     msg = (EngineMsg){0, 0};
   EngineMsg from = {0, 0};
   EngineFile *handle = NULL;
-  g_mutex_lock(&files->lock);
-  File *file = files_find_locked(files, msg, local);
+  g_mutex_lock(&locals->lock);
+  File *file = locals_find_locked(locals, msg, local);
   gboolean found = file != NULL;
   if (!file)
-    file = open_locked(files, msg, local, truncate, &from, &error);
+    file = open_locked(locals, msg, local, truncate, &from, &error);
   if (file)
     handle = handle_locked(file);
-  g_mutex_unlock(&files->lock);
+  g_mutex_unlock(&locals->lock);
   if (!file && !error)
     return fetch_begin(engine, from, 0, done, data);
   if (file && found && file->fd < 0 && !truncate) {
@@ -470,16 +470,16 @@ void engine_file_close(EngineFile **handle) {
   if (!closing)
     return;
   File *file = closing->file;
-  Files *files = file->files;
+  Locals *locals = file->locals;
   EngineMsg given_up = {0, 0};
-  g_mutex_lock(&files->lock);
+  g_mutex_lock(&locals->lock);
   file->refs--;
   if (!file->refs && !file->pending && file->dirty)
     given_up = file->base; /* truncated, and then nothing was written */
-  files_retire_locked(file);
-  g_mutex_unlock(&files->lock);
+  locals_retire_locked(file);
+  g_mutex_unlock(&locals->lock);
   if (given_up.uid)
-    engine_tell_size(files->engine, given_up);
+    engine_tell_size(locals->engine, given_up);
   g_free(closing);
 }
 
@@ -513,7 +513,7 @@ static gboolean copy_octets(int from, int to, guint64 size, GError **error) {
 
 /* Gives it a data file of its own again; with the octets when @keep. */
 static gboolean unseal_locked(File *file, gboolean keep, GError **error) {
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   if (!file->sealed && file->fd >= 0)
     return TRUE;
   autofd int source = -1;
@@ -600,12 +600,12 @@ gboolean engine_file_truncate(EngineFile *handle, guint64 size, GError **error) 
 
 gboolean engine_file_clone(EngineFile *handle, EngineMsg from) {
   File *file = handle->file;
-  Engine *engine = file->files->engine;
+  Engine *engine = file->locals->engine;
   from = overlay_resolve(engine->overlay, from);
   g_autoptr(StoreMessage) message =
       store_message_get(engine->store, (MsgId){from.space, from.uid}, NULL);
   g_autoptr(OverlayEntry) entry = overlay_get(engine->overlay, overlay_local_number(file->shown));
-  gboolean able = message && entry && !entry->dir.local && files_is_letter(entry->name) &&
+  gboolean able = message && entry && !entry->dir.local && locals_is_letter(entry->name) &&
                   !overlay_get_replaced(engine->overlay, from, NULL) &&
                   !overlay_is_hidden(engine->overlay, from);
   g_mutex_lock(&file->lock);
@@ -630,13 +630,13 @@ gboolean engine_file_sync(EngineFile *handle, GError **error) {
   gboolean ok = fd < 0 || fdatasync(fd) == 0 ||
                 eml_error_set_errno(error, EML_ERROR_FAILED, errno, "a local file cannot be synced");
   g_mutex_unlock(&file->lock);
-  return ok && journal_sync(file->files->engine->journal, error);
+  return ok && journal_sync(file->locals->engine->journal, error);
 }
 
 /* ---- times ---- */
 
 gboolean engine_local_set_mtime(Engine *engine, guint32 id, gint64 mtime, GError **error) {
-  Files *files = engine->files;
+  Locals *locals = engine->locals;
   g_autoptr(OverlayEntry) entry = overlay_get(engine->overlay, overlay_local_number(id));
   EngineMsg became;
   if (overlay_resolve_local(engine->overlay, id, &became)) {
@@ -649,11 +649,11 @@ gboolean engine_local_set_mtime(Engine *engine, guint32 id, gint64 mtime, GError
                           "the date of a message cannot be changed any more");
     return FALSE;
   }
-  g_mutex_lock(&files->lock);
-  File *file = files_find_locked(files, (EngineMsg){0, 0}, id);
+  g_mutex_lock(&locals->lock);
+  File *file = locals_find_locked(locals, (EngineMsg){0, 0}, id);
   if (file)
     file->refs++;
-  g_mutex_unlock(&files->lock);
+  g_mutex_unlock(&locals->lock);
   gboolean ok = TRUE;
   if (file) {
     g_mutex_lock(&file->lock);
@@ -676,10 +676,10 @@ gboolean engine_local_set_mtime(Engine *engine, guint32 id, gint64 mtime, GError
                         entry ? "the message is on its way already" : "the file is gone");
     return FALSE;
   }
-  if (!entry || entry->change || (!entry->dir.local && files_is_letter(entry->name) && file))
+  if (!entry || entry->change || (!entry->dir.local && locals_is_letter(entry->name) && file))
     return TRUE; /* committing writes it */
   entry->local->mtime = mtime;
-  gboolean letter = !entry->dir.local && files_is_letter(entry->name);
-  g_autoptr(Local) row = files_row(files, entry, letter ? LOCAL_FAILED : LOCAL_SCRATCH, NULL);
+  gboolean letter = !entry->dir.local && locals_is_letter(entry->name);
+  g_autoptr(Local) row = locals_row(locals, entry, letter ? LOCAL_FAILED : LOCAL_SCRATCH, NULL);
   return journal_local_put(engine->journal, row, error);
 }
