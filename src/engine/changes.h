@@ -62,6 +62,9 @@ typedef gboolean (*EngineGuestFn)(guint32 number, const EngineEntry *entry, gpoi
 void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
                         gpointer data);
 
+/* How many local folders are in @dir; cheap. */
+guint engine_local_folders(Engine *engine, EngineDir dir);
+
 /* ---- names; @done is called with NULL when it is done, or promised ---- */
 
 /* Removes the message or local file @name: a message goes to the Trash, from there (or with delete =

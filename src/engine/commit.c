@@ -130,9 +130,12 @@ void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, c
   Overlay *overlay = engine->overlay;
   guint32 number = overlay_local_number(item->shown);
   g_autoptr(OverlayEntry) shown = overlay_get(overlay, number);
-  if (item->msg.uid) {
+  if (item->msg.uid && item->change->kind == CHANGE_UPLOAD) {
     overlay_unreplace(overlay, item->msg);
-    overlay_unhide(overlay, item->msg);
+    if (error)
+      overlay_unhide(overlay, item->msg);
+    else
+      overlay_left(overlay, item->msg);
   }
   gboolean stays = error && item->change->kind == CHANGE_UPLOAD;
   if (shown && stays)

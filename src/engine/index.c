@@ -8,6 +8,8 @@
 #include "base/err.h"
 #include "engine/private.h"
 
+#define GUESTS_AT_ONCE 256 /* copied out of the overlay */
+
 EngineFolder *engine_folder_copy(const EngineFolder *folder) {
   EngineFolder *copy = g_memdup2(folder, sizeof *folder);
   copy->name = g_strdup(folder->name);
@@ -246,13 +248,21 @@ EngineLocal *engine_local_get(Engine *engine, guint32 id, GError **error) {
 
 void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
                         gpointer data) {
-  g_autoptr(GPtrArray) list = overlay_list(engine->overlay, dir, after, G_MAXUINT);
-  for (guint i = 0; i < list->len; i++) {
-    OverlayEntry *shown = g_ptr_array_index(list, i);
-    guint32 number = shown->number;
-    g_auto(EngineEntry) entry = {0};
-    entry_from(shown, &entry);
-    if (!each(number, &entry, data))
-      return;
-  }
+  guint count;
+  do {
+    g_autoptr(GPtrArray) list = overlay_list(engine->overlay, dir, after, GUESTS_AT_ONCE);
+    count = list->len;
+    for (guint i = 0; i < count; i++) {
+      OverlayEntry *shown = g_ptr_array_index(list, i);
+      after = shown->number;
+      g_auto(EngineEntry) entry = {0};
+      entry_from(shown, &entry);
+      if (!each(after, &entry, data))
+        return;
+    }
+  } while (count == GUESTS_AT_ONCE);
+}
+
+guint engine_local_folders(Engine *engine, EngineDir dir) {
+  return overlay_folders(engine->overlay, dir);
 }

@@ -3,16 +3,25 @@
 
 #include <string.h>
 
+#define LINGER_US (60 * G_USEC_PER_SEC) /* no listing takes longer, or hardly */
 #define BECAME_MOST 1000000 /* remembered; the kernel forgets most of them long before */
 #define CHAIN_MOST 64       /* steps from what a message was to what it is */
 
 typedef struct {
   GTree *by_number;    /* number → OverlayEntry, owned by Overlay.entries */
   GHashTable *by_name; /* name → OverlayEntry; the name is the entry's */
+  guint folders;       /* how many are local folders */
 } Place;
+
+/* A message that is gone, and lingers. */
+typedef struct {
+  gint64 until; /* monotonic µs */
+  EngineMsg msg;
+} Past;
 
 struct Overlay {
   GMutex lock;
+  GQueue past;          /* Past, by time */
   GHashTable *entries;  /* number → OverlayEntry, owned */
   GHashTable *places;   /* EngineDir → Place */
   GHashTable *guests;   /* EngineMsg → OverlayEntry */
@@ -83,6 +92,7 @@ static void place_free(gpointer data) {
 Overlay *overlay_new(void) {
   Overlay *overlay = g_new0(Overlay, 1);
   g_mutex_init(&overlay->lock);
+  g_queue_init(&overlay->past);
   overlay->entries =
       g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify) overlay_entry_free);
   overlay->places = g_hash_table_new_full(pair_hash, pair_equal, g_free, place_free);
@@ -96,6 +106,7 @@ Overlay *overlay_new(void) {
 }
 
 void overlay_free(Overlay *overlay) {
+  g_queue_clear_full(&overlay->past, g_free);
   g_hash_table_unref(overlay->places);
   g_hash_table_unref(overlay->guests);
   g_hash_table_unref(overlay->entries);
@@ -122,19 +133,21 @@ static OverlayEntry *entry_locked(Overlay *overlay, guint32 number) {
 static void link_locked(Overlay *overlay, OverlayEntry *entry) {
   Place *place = g_hash_table_lookup(overlay->places, &entry->dir);
   if (!place) {
-    place = g_new(Place, 1);
+    place = g_new0(Place, 1);
     place->by_number = g_tree_new_full(compare_numbers, NULL, NULL, NULL);
     place->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     g_hash_table_insert(overlay->places, g_memdup2(&entry->dir, sizeof entry->dir), place);
   }
   g_tree_insert(place->by_number, GUINT_TO_POINTER(entry->number), entry);
   g_hash_table_replace(place->by_name, entry->name, entry);
+  place->folders += entry->local && entry->local->is_folder;
   touch_locked(overlay, entry->dir.folder);
 }
 
 static void unlink_locked(Overlay *overlay, OverlayEntry *entry) {
   Place *place = g_hash_table_lookup(overlay->places, &entry->dir);
   g_tree_remove(place->by_number, GUINT_TO_POINTER(entry->number));
+  place->folders -= entry->local && entry->local->is_folder;
   if (g_hash_table_lookup(place->by_name, entry->name) == entry)
     g_hash_table_remove(place->by_name, entry->name);
   touch_locked(overlay, entry->dir.folder);
@@ -150,6 +163,21 @@ static void remove_locked(Overlay *overlay, guint32 number) {
   if (entry->message && g_hash_table_lookup(overlay->guests, &entry->msg) == entry)
     g_hash_table_remove(overlay->guests, &entry->msg);
   g_hash_table_remove(overlay->entries, GUINT_TO_POINTER(number));
+}
+
+static void hidden_changed_locked(Overlay *overlay) {
+  g_atomic_int_set(&overlay->hiding, (gint) g_hash_table_size(overlay->hidden));
+}
+
+/* Forgets what has lingered long enough. */
+static void prune_locked(Overlay *overlay) {
+  gint64 now = g_get_monotonic_time();
+  const Past *past;
+  while ((past = g_queue_peek_head(&overlay->past)) && past->until <= now) {
+    g_hash_table_remove(overlay->hidden, &past->msg);
+    g_free(g_queue_pop_head(&overlay->past));
+  }
+  hidden_changed_locked(overlay);
 }
 
 /* Takes over @entry. */
@@ -268,9 +296,17 @@ GPtrArray *overlay_list(Overlay *overlay, EngineDir dir, guint32 after, guint li
 guint overlay_count(Overlay *overlay, EngineDir dir) {
   g_mutex_lock(&overlay->lock);
   Place *place = g_hash_table_lookup(overlay->places, &dir);
-  guint count = place ? (guint) g_tree_nnodes(place->by_number) : 0;
+  guint count = place ? g_hash_table_size(place->by_name) : 0;
   g_mutex_unlock(&overlay->lock);
   return count;
+}
+
+guint overlay_folders(Overlay *overlay, EngineDir dir) {
+  g_mutex_lock(&overlay->lock);
+  Place *place = g_hash_table_lookup(overlay->places, &dir);
+  guint folders = place ? place->folders : 0;
+  g_mutex_unlock(&overlay->lock);
+  return folders;
 }
 
 /* ---- on the way out ---- */
@@ -278,14 +314,23 @@ guint overlay_count(Overlay *overlay, EngineDir dir) {
 void overlay_hide(Overlay *overlay, EngineMsg msg, guint32 change) {
   g_mutex_lock(&overlay->lock);
   g_hash_table_replace(overlay->hidden, g_memdup2(&msg, sizeof msg), GUINT_TO_POINTER(change));
-  g_atomic_int_set(&overlay->hiding, (gint) g_hash_table_size(overlay->hidden));
+  hidden_changed_locked(overlay);
   g_mutex_unlock(&overlay->lock);
 }
 
 void overlay_unhide(Overlay *overlay, EngineMsg msg) {
   g_mutex_lock(&overlay->lock);
   g_hash_table_remove(overlay->hidden, &msg);
-  g_atomic_int_set(&overlay->hiding, (gint) g_hash_table_size(overlay->hidden));
+  hidden_changed_locked(overlay);
+  g_mutex_unlock(&overlay->lock);
+}
+
+void overlay_left(Overlay *overlay, EngineMsg msg) {
+  g_mutex_lock(&overlay->lock);
+  g_hash_table_replace(overlay->hidden, g_memdup2(&msg, sizeof msg), GUINT_TO_POINTER(0));
+  Past past = {g_get_monotonic_time() + LINGER_US, msg};
+  g_queue_push_tail(&overlay->past, g_memdup2(&past, sizeof past));
+  prune_locked(overlay);
   g_mutex_unlock(&overlay->lock);
 }
 

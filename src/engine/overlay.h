@@ -4,6 +4,9 @@
  * messages on their way in; and what it no longer shows: messages on their way out. The index stays
  * what the server said, so that taking back what the server refuses is dropping an entry here.
  *
+ * A listing takes its time, and its view of the index may be older than what is here. So what left
+ * stays hidden for as long as somebody may still have a row of it.
+ *
  * All in memory, made again from the journal at every start. Any function may be called from any
  * thread; a leaf lock, nobody is called.
  */
@@ -58,10 +61,15 @@ OverlayEntry *overlay_get_guest(Overlay *overlay, EngineMsg msg);
  * OverlayEntry with free function. */
 GPtrArray *overlay_list(Overlay *overlay, EngineDir dir, guint32 after, guint limit);
 guint overlay_count(Overlay *overlay, EngineDir dir);
+/* How many of them are local folders. */
+guint overlay_folders(Overlay *overlay, EngineDir dir);
 
 /* Messages on their way out, each for one change. */
 void overlay_hide(Overlay *overlay, EngineMsg msg, guint32 change);
+/* It is not on its way out any more: it stays … */
 void overlay_unhide(Overlay *overlay, EngineMsg msg);
+/* … or it is gone from the index, and never comes back. */
+void overlay_left(Overlay *overlay, EngineMsg msg);
 gboolean overlay_is_hidden(Overlay *overlay, EngineMsg msg);
 /* Whether any is; cheap. */
 gboolean overlay_hides(Overlay *overlay);

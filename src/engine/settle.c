@@ -220,6 +220,13 @@ static void tell_back(Engine *engine, const ChangeItem *item) {
     tell(engine, ENGINE_NEWS_MESSAGE_NEW, item->folder, item->msg, message->name);
 }
 
+static void leave(Overlay *overlay, const Settled *result) {
+  if (departs(result))
+    overlay_left(overlay, result->item->msg);
+  else if (result->item->msg.uid)
+    overlay_unhide(overlay, result->item->msg);
+}
+
 static void settle_shown(Engine *engine, const Settled *result) {
   const ChangeItem *item = result->item;
   const Change *change = item->change;
@@ -235,8 +242,7 @@ static void settle_shown(Engine *engine, const Settled *result) {
     if (became.uid && item->msg.uid)
       overlay_became(overlay, item->msg, became);
     overlay_remove(overlay, overlay_guest_number(change->id));
-    if (item->msg.uid)
-      overlay_unhide(overlay, item->msg);
+    leave(overlay, result);
     if (refused || result->outcome == CHANGE_GONE) {
       tell(engine, item->wait ? ENGINE_NEWS_NAME : ENGINE_NEWS_MESSAGE_GONE, item->target, item->msg,
            change->name);
@@ -247,8 +253,7 @@ static void settle_shown(Engine *engine, const Settled *result) {
     }
     break;
   case CHANGE_EXPUNGE:
-    if (item->msg.uid)
-      overlay_unhide(overlay, item->msg);
+    leave(overlay, result);
     if (refused)
       tell_back(engine, item);
     break;
