@@ -623,6 +623,14 @@ def test_what_mail_does_not_have(anna):
     fails(errno.EPERM, os.symlink, "x", folder / "link")
     fails(errno.EPERM, os.link, path, folder / "link.eml")
     fails(errno.EPERM, os.mkfifo, folder / "fifo")
+    fails(errno.EISDIR, os.open, folder, os.O_WRONLY)
+    fails(errno.EISDIR, os.open, folder, os.O_RDONLY | os.O_CREAT)
+    fails(errno.EISDIR, os.truncate, folder, 0)
+    fails(errno.EEXIST, os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    fails(errno.ENOTDIR, os.open, path / "x", os.O_WRONLY | os.O_CREAT)
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     with open(anna.dir / ".scratch", "wb") as file:
         done = subprocess.run(["fallocate", "-l", "100", anna.dir / ".scratch"], capture_output=True,
                               timeout=BOUND)
