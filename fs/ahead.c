@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "fs/files.h"
 #include "fs/notify.h"
 
 #define READERS 4 /* followed at a time, one a folder */
@@ -30,8 +31,7 @@ typedef struct {
 
 struct Ahead {
   struct fuse_session *session;
-  Engine *engine;
-  Notify *notify;
+  Fs *fs;
   GThread *thread;
   char *buffer; /* BODY_BYTES; the thread's */
 
@@ -125,16 +125,19 @@ static void set_probe(Ahead *ahead, guint32 space, guint32 uid) {
 static gboolean push(Ahead *ahead, const Coming *coming) {
   EngineMsg msg = coming->msg;
   gsize size = (gsize) MIN(engine_body_size(coming->body), BODY_BYTES);
-  if (!size || position(ahead, msg.space, msg.uid) != msg.uid)
+  guint64 ino = node_message_ino(msg.space, msg.uid);
+  if (!size || position(ahead, msg.space, msg.uid) != msg.uid || files_was_edited(ahead->fs, ino))
     return TRUE;
   Reading reading = {ahead->buffer, FALSE};
   engine_body_read(coming->body, 0, size, on_octets, &reading);
-  if (!reading.ok || notify_has_sizes(ahead->notify))
+  if (!reading.ok || notify_has_sizes(ahead->fs->notify))
     return TRUE;
   struct fuse_bufvec octets = FUSE_BUFVEC_INIT(size);
   octets.buf[0].mem = ahead->buffer;
-  guint64 ino = node_message_ino(msg.space, msg.uid);
-  return fuse_lowlevel_notify_store(ahead->session, ino, 0, &octets, FUSE_BUF_NO_SPLICE) != -ENOENT;
+  int stored = fuse_lowlevel_notify_store(ahead->session, ino, 0, &octets, FUSE_BUF_NO_SPLICE);
+  if (files_was_edited(ahead->fs, ino)) /* opened for writing meanwhile: these are not its octets */
+    fuse_lowlevel_notify_inval_inode(ahead->session, ino, 0, 0);
+  return stored != -ENOENT;
 }
 
 /* Pushes @count messages after @uid. The one in the middle is the probe, so that the next step has
@@ -148,7 +151,7 @@ static guint32 step(Ahead *ahead, guint32 space, guint32 uid, guint count) {
     more = more && taken < count && bytes < MOST_BYTES && useful;
     if (more && taken - pushed < DISK_DEPTH) {
       EngineMsg msg = {space, position(ahead, space, uid)};
-      EngineBody *body = msg.uid ? engine_body_next(ahead->engine, &msg) : NULL;
+      EngineBody *body = msg.uid ? engine_body_next(ahead->fs->engine, &msg) : NULL;
       if (!body) {
         useful = FALSE; /* what follows has to be fetched first */
         continue;
@@ -211,13 +214,12 @@ static gpointer ahead_thread(gpointer data) {
 
 /* ---- life ---- */
 
-Ahead *ahead_new(struct fuse_session *session, Engine *engine, Notify *notify) {
+Ahead *ahead_new(struct fuse_session *session, Fs *fs) {
   Ahead *ahead = g_new0(Ahead, 1);
   g_mutex_init(&ahead->lock);
   g_cond_init(&ahead->wake);
   ahead->session = session;
-  ahead->engine = engine;
-  ahead->notify = notify;
+  ahead->fs = fs;
   ahead->buffer = g_malloc(BODY_BYTES);
   ahead->thread = g_thread_new("ahead", ahead_thread, ahead);
   return ahead;

@@ -10,7 +10,7 @@
  * a step behind.
  *
  * What keeps it harmless: only bodies whose octets the store has whole are pushed, and those never
- * change. The kernel takes them only for nodes that it knows. The thread may wait inside the kernel
+ * change; a message that was open for writing is left alone. The kernel takes them only for nodes that it knows. The thread may wait inside the kernel
  * for a page that a READ has locked, so no thread that answers requests ever waits for it; nothing
  * is pushed while a change of size is on its way to the kernel.
  */
@@ -19,7 +19,7 @@
 #include "fs/fs.h"
 
 /* Starts the thread. No argument is owned. */
-Ahead *ahead_new(struct fuse_session *session, Engine *engine, Notify *notify);
+Ahead *ahead_new(struct fuse_session *session, Fs *fs);
 
 /* Somebody reads the first octets of @msg. Returns at once. */
 void ahead_read(Ahead *ahead, EngineMsg msg);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/ctl.h"
+#include "fs/listed.h"
 #include "fs/park.h"
 #include "fs/reply.h"
 #include "fs/virtual.h"
@@ -32,6 +33,8 @@ OpenFiles *files_new(Fs *fs) {
 }
 
 static void close_file(Fs *fs, OpenFile *file) {
+  if (file->listed)
+    listed_free(file->listed);
   if (file->body)
     engine_body_close(&file->body);
   if (file->text)

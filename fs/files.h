@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What is open: a message for reading, a message or local file whose octets may change, a text of
+ * What is open: a directory, a message for reading, a message or local file whose octets may change, a text of
  * .control. An inode number is all that most requests bring, so what is open can be asked for by that,
  * too: a file that has lost its name, or that became a message meanwhile, is still there for who has it
  * open.
@@ -16,6 +16,7 @@
 
 typedef struct Ctl Ctl;
 typedef struct VirtualText VirtualText;
+typedef struct Listed Listed;
 
 /* How much there is to commit that was done through a handle. */
 typedef enum {
@@ -24,8 +25,9 @@ typedef enum {
   CHANGES_WRITTEN,
 } Changes;
 
-/* Of the first four one is set. */
+/* Of the first five one is set. */
 typedef struct {
+  Listed *listed;
   EngineBody *body;
   VirtualText *text;
   Ctl *ctl;
@@ -49,7 +51,7 @@ static inline OpenFile *files_of(const struct fuse_file_info *fi) {
   return (OpenFile *) (uintptr_t) fi->fh;
 }
 
-/* Answers an OPEN, or with @entry a CREATE. Takes ownership of what is in @opened. */
+/* Answers an OPEN or OPENDIR, or with @entry a CREATE. Takes ownership of what is in @opened. */
 void files_reply(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, OpenFile opened,
                  const struct fuse_entry_param *entry);
 

@@ -38,6 +38,7 @@
 #define PREDECESSOR_MS 20000 /* longest wait for the daemon of the last mount to end */
 #define READ_AHEAD_KB "1024"
 #define STOP_MS 5000
+#define COMMIT_MS 10000 /* after an unmount, for letters whose close nobody waited for */
 
 /* ---- options ---- */
 
@@ -260,7 +261,7 @@ static gboolean start(Running *run, GError **error) {
   run->fs.files = files_new(&run->fs);
   run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
   run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
-  run->fs.ahead = ahead_new(run->session, run->fs.engine, run->fs.notify);
+  run->fs.ahead = ahead_new(run->session, &run->fs);
   if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
     return FALSE;
   stopper_mounted(run->stopper, &run->fs, run->session, run->path, mount->minor);
@@ -280,8 +281,10 @@ static gboolean serve(Running *run) {
 /* Undoes whatever was done so far. Where a thread hangs in the kernel for good, the process ends
  * as if it had been killed, and the guard does the rest. */
 static void finish(Running *run) {
-  if (run->fs.parks)
+  if (run->fs.parks) {
+    parks_wait_unasked(run->fs.parks, COMMIT_MS);
     parks_cancel_all(run->fs.parks);
+  }
   stopper_free(&run->stopper);
   if (run->fs.notify && !notify_stop(run->fs.notify, STOP_MS))
     _exit(CLI_FAILED);

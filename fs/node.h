@@ -57,6 +57,7 @@ typedef enum {
   COOKIE_FOLDER = 2,  /* folder id */
   COOKIE_MESSAGE = 3, /* UID */
   COOKIE_GUEST = 4,   /* number of a guest or local file */
+  COOKIE_LATER = 5,   /* UID of a message that came since the others were listed; see listed.h */
 } CookieClass;
 
 static inline gint64 cookie_make(CookieClass class, guint32 number) {

@@ -3,15 +3,14 @@
  * lookup, getattr and listings. All of it is answered from the index; the network is waited for
  * (parked) only where a folder was never listed: by opendir, and by lookup of a message.
  *
- * A listing has folders, then messages by UID, then guests and local files by their numbers. What
- * turns from the last into the one before, an upload that has arrived, is news of its name, upon which
- * the kernel forgets the listing it had from here.
+ * A listing has folders, then messages by UID, then guests and local files by their numbers, then what
+ * turned from one of these into a message meanwhile (listed.h).
  */
 #include <string.h>
 
 #include "base/err.h"
 #include "fs/files.h"
-#include "fs/fs.h"
+#include "fs/listed.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/replay.h"
@@ -200,11 +199,11 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 /* ---- listings ---- */
 
 /* Readers share what the kernel cached of the listing until news drops it. */
-static void reply_opendir(fuse_req_t req, struct fuse_file_info *fi, gboolean keep) {
-  fi->fh = 0;
+static void reply_opendir(Fs *fs, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+                          gboolean keep) {
   fi->keep_cache = keep ? 1 : 0;
   fi->cache_readdir = keep ? 1 : 0;
-  fuse_reply_open(req, fi);
+  files_reply(fs, req, fi, (OpenFile){.listed = listed_new(), .ino = ino}, NULL);
 }
 
 static void on_opendir_ready(gpointer data, const GError *error) {
@@ -213,7 +212,7 @@ static void on_opendir_ready(gpointer data, const GError *error) {
   if (error)
     reply_error_node(wait->req, error);
   else
-    reply_opendir(wait->req, &wait->fi, TRUE);
+    reply_opendir(wait->fs, wait->req, node_folder_ino(wait->dir.folder), &wait->fi, TRUE);
   dir_wait_free(wait);
 }
 
@@ -228,9 +227,9 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     guint64 park = parked->park = park_begin(fs->parks, req);
     park_waits(fs->parks, park, engine_folder_ready(fs->engine, node.id, on_opendir_ready, parked));
   } else if (node.kind == NODE_CONTROL_DIR) {
-    reply_opendir(req, fi, FALSE);
+    reply_opendir(fs, req, ino, fi, FALSE);
   } else if (node.kind == NODE_ROOT || (node.kind == NODE_LOCAL && node.uid)) {
-    reply_opendir(req, fi, TRUE);
+    reply_opendir(fs, req, ino, fi, TRUE);
   } else {
     fuse_reply_err(req, ENOTDIR);
   }
@@ -243,6 +242,9 @@ typedef struct {
   char *buffer;
   gsize size, used;
   guint32 space; /* of the messages */
+  Listed *listed;
+  CookieClass class; /* of the messages that are being listed */
+  guint32 last;      /* UID of the last one */
 } Listing;
 
 /* FALSE, and `full`, when the entry does not fit. */
@@ -303,17 +305,28 @@ static gboolean list_folders(Listing *list, guint32 parent, guint32 after, GErro
 static gboolean list_message(const EngineMessage *message, gpointer data) {
   Listing *list = data;
   struct stat st;
+  list->last = message->uid;
+  if (list->class == COOKIE_LATER && listed_has_guest(list->listed, message->name))
+    return TRUE;
   attr_message(list->fs, (EngineMsg){list->space, message->uid}, message, &st);
   struct fuse_entry_param entry = attr_entry(&st);
-  return list_add(list, message->name, &entry, cookie_make(COOKIE_MESSAGE, message->uid));
+  return list_add(list, message->name, &entry, cookie_make(list->class, message->uid));
 }
 
-static gboolean list_messages(Listing *list, guint32 after, GError **error) {
-  /* No more rows than could fit with the shortest names. */
-  gsize least = list->plus ? 160 : 32;
-  guint limit = (guint) ((list->size - list->used) / least + 1);
-  return engine_messages_scan(list->fs->engine, list->space, after, limit, list_message, list,
+/* As many as fit; without `full` they are at their end, and list->last is the last one. */
+static gboolean list_messages(Listing *list, CookieClass class, guint32 after, GError **error) {
+  gsize least = list->plus ? 160 : 32; /* with the shortest name */
+  gboolean ok, more;
+  list->class = class;
+  list->last = after;
+  do {
+    guint32 from = list->last;
+    guint limit = (guint) ((list->size - list->used) / least + 1);
+    ok = engine_messages_scan(list->fs->engine, list->space, from, limit, list_message, list,
                               error);
+    more = ok && !list->full && list->last != from;
+  } while (more && class == COOKIE_LATER); /* what is skipped takes no room */
+  return ok;
 }
 
 static gboolean list_guest(guint32 number, const EngineEntry *guest, gpointer data) {
@@ -323,7 +336,10 @@ static gboolean list_guest(guint32 number, const EngineEntry *guest, gpointer da
   struct fuse_entry_param entry = attr_entry(&st);
   const char *name = guest->folder ? guest->folder->name
                      : guest->message ? guest->message->name : guest->local->name;
-  return list_add(list, name, &entry, cookie_make(COOKIE_GUEST, number));
+  if (!list_add(list, name, &entry, cookie_make(COOKIE_GUEST, number)))
+    return FALSE;
+  listed_guest(list->listed, name);
+  return TRUE;
 }
 
 static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError **error) {
@@ -348,11 +364,17 @@ static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError 
   if (class <= COOKIE_FOLDER && !list->full && !dir.local
       && !list_folders(list, dir.folder, class == COOKIE_FOLDER ? number : 0, error))
     return FALSE;
-  if (class <= COOKIE_MESSAGE && !list->full && list->space
-      && !list_messages(list, class == COOKIE_MESSAGE ? number : 0, error))
-    return FALSE;
-  if (!list->full)
+  if (class <= COOKIE_MESSAGE && !list->full && list->space) {
+    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, error))
+      return FALSE;
+    if (!list->full)
+      listed_messages(list->listed, list->last);
+  }
+  if (class <= COOKIE_GUEST && !list->full)
     engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, list_guest, list);
+  guint32 later;
+  if (!list->full && list->space && listed_later(list->listed, &later))
+    return list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, error);
   return TRUE;
 }
 
@@ -370,17 +392,20 @@ static void list_control(Listing *list, gint64 offset) {
 }
 
 static void answer_listing(fuse_req_t req, fuse_ino_t ino, gsize size, gint64 offset,
-                           gboolean plus) {
+                           const struct fuse_file_info *fi, gboolean plus) {
   Fs *fs = fuse_req_userdata(req);
   g_autoptr(GError) error = NULL;
   g_autofree char *buffer = g_malloc(size);
-  Listing list = {.fs = fs, .req = req, .plus = plus, .buffer = buffer, .size = size};
+  Listing list = {.fs = fs, .req = req, .plus = plus, .buffer = buffer, .size = size,
+                  .listed = files_of(fi)->listed};
   EngineDir dir;
   int failure = dir_of_node(ino, &dir);
   if (failure && failure != EROFS) {
     fuse_reply_err(req, failure);
     return;
   }
+  if (offset == 0)
+    listed_restart(list.listed);
   guint section = notify_enter(fs->notify);
   gboolean ok = TRUE;
   if (failure == EROFS)
@@ -396,15 +421,16 @@ static void answer_listing(fuse_req_t req, fuse_ino_t ino, gsize size, gint64 of
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                        struct fuse_file_info *fi) {
-  answer_listing(req, ino, size, offset, FALSE);
+  answer_listing(req, ino, size, offset, fi, FALSE);
 }
 
 static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                            struct fuse_file_info *fi) {
-  answer_listing(req, ino, size, offset, TRUE);
+  answer_listing(req, ino, size, offset, fi, TRUE);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
+  files_unref(fuse_req_userdata(req), files_of(fi));
   fuse_reply_err(req, 0);
 }
 

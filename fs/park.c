@@ -4,12 +4,14 @@
 typedef struct {
   EngineWait wait; /* 0: not known yet */
   gboolean interrupted;
+  gboolean unasked; /* no request waits for it */
 } Park;
 
 struct Parks {
   GMutex lock; /* guards what follows */
   GCond emptied;
   GHashTable *parks; /* number → Park */
+  guint unasked; /* how many of them */
   gsize last;
   gboolean ending;
 
@@ -71,6 +73,8 @@ guint64 park_begin(Parks *parks, fuse_req_t req) {
   gsize number = ++parks->last;
   Park *park = g_new0(Park, 1);
   park->interrupted = parks->ending;
+  park->unasked = req == NULL;
+  parks->unasked += park->unasked;
   g_hash_table_insert(parks->parks, GSIZE_TO_POINTER(number), park);
   g_mutex_unlock(&parks->lock);
   if (req)
@@ -93,8 +97,12 @@ void park_waits(Parks *parks, guint64 number, EngineWait wait) {
 
 void park_end(Parks *parks, guint64 number) {
   g_mutex_lock(&parks->lock);
-  gboolean known = g_hash_table_remove(parks->parks, GSIZE_TO_POINTER(number));
-  if (parks->ending && g_hash_table_size(parks->parks) == 0)
+  Park *park = g_hash_table_lookup(parks->parks, GSIZE_TO_POINTER(number));
+  gboolean known = park != NULL;
+  if (park)
+    parks->unasked -= park->unasked;
+  g_hash_table_remove(parks->parks, GSIZE_TO_POINTER(number));
+  if (!parks->unasked)
     g_cond_broadcast(&parks->emptied);
   g_mutex_unlock(&parks->lock);
   g_assert(known); /* a completion came twice */
@@ -127,6 +135,16 @@ gboolean parks_wait_empty(Parks *parks, guint ms) {
   gboolean empty = g_hash_table_size(parks->parks) == 0;
   g_mutex_unlock(&parks->lock);
   return empty;
+}
+
+gboolean parks_wait_unasked(Parks *parks, guint ms) {
+  gint64 until = g_get_monotonic_time() + (gint64) ms * 1000;
+  g_mutex_lock(&parks->lock);
+  while (parks->unasked && g_cond_wait_until(&parks->emptied, &parks->lock, until))
+    ;
+  gboolean none = parks->unasked == 0;
+  g_mutex_unlock(&parks->lock);
+  return none;
 }
 
 guint parks_count(Parks *parks) {

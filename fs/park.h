@@ -44,5 +44,8 @@ void parks_cancel_all(Parks *parks);
 /* Waits @ms for the last park to end; whether it did. */
 gboolean parks_wait_empty(Parks *parks, guint ms);
 
+/* The same for those that no request waits for. */
+gboolean parks_wait_unasked(Parks *parks, guint ms);
+
 /* How many wait; for tests and the status. */
 guint parks_count(Parks *parks);

@@ -623,6 +623,14 @@ def test_what_mail_does_not_have(anna):
     fails(errno.EPERM, os.symlink, "x", folder / "link")
     fails(errno.EPERM, os.link, path, folder / "link.eml")
     fails(errno.EPERM, os.mkfifo, folder / "fifo")
+    fails(errno.EISDIR, os.open, folder, os.O_WRONLY)
+    fails(errno.EISDIR, os.open, folder, os.O_RDONLY | os.O_CREAT)
+    fails(errno.EISDIR, os.truncate, folder, 0)
+    fails(errno.EEXIST, os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    fails(errno.ENOTDIR, os.open, path / "x", os.O_WRONLY | os.O_CREAT)
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     with open(anna.dir / ".scratch", "wb") as file:
         done = subprocess.run(["fallocate", "-l", "100", anna.dir / ".scratch"], capture_output=True,
                               timeout=BOUND)
@@ -707,6 +715,7 @@ def test_flags_can_be_set(mail):
     os.setxattr(path, "user.mail.keywords", b"$Junk later")
     assert os.getxattr(path, "user.mail.keywords") == b"$Junk later"
     assert os.getxattr(path, "user.mail.flags") == b"\\Seen \\Flagged"
+    assert abs(path.stat().st_ctime - time.time()) < 10
     os.removexattr(path, "user.mail.flags")
     assert os.getxattr(path, "user.mail.flags") == b""
     os.setxattr(path, "user.mail.flags", b"")
@@ -759,6 +768,43 @@ def test_listing_while_files_come_and_go(anna):
     wait_for(lambda: set(os.listdir(folder)) == stayed | {"Projects"}, "the listing as it is")
     sh(f"rm -r '{folder}'/*.tmp")
     assert len(os.listdir(folder)) == 21
+
+
+def test_an_upload_that_arrives_during_a_listing_is_listed_once(mail):
+    """It was not yet a message when those were listed, and is no local file any more after that."""
+    mail.mount(FAKE_ENGINE_BIG="2000")
+    folder = mail.dir / "Big"
+    waiting = [folder / f"waiting-{number}.eml" for number in range(300)]
+    for path in waiting:
+        os.mknod(path)
+    listing = os.scandir(folder)  # 32 KiB at a time
+    names = [next(listing).name for _ in range(2001)]
+    assert len(set(names)) == 2001
+    shown = [name for name in names if name.startswith("waiting")]
+    for path in waiting:
+        path.write_bytes(LETTER)
+        becomes_message(path)
+    rest = [entry.name for entry in listing]
+    for path in waiting:
+        assert (names + rest).count(path.name) == 1, (path.name, shown)
+
+
+def test_a_letter_is_finished_after_the_unmount(mail, spawn):
+    """The last one to write was not the one that opened it, so nobody's close waits."""
+    mail.mount()
+    fd = os.open(mail.dir / "INBOX" / "x.eml", os.O_WRONLY | os.O_CREAT)
+    child = spawn("sh", "-c", "echo Subject: x >&3; read x", preexec_fn=lambda: os.dup2(fd, 3),
+                  pass_fds=[3], stdin=subprocess.PIPE)
+    os.close(fd)
+    mail.tell("hold", ".", 0, 0, "commit")
+    child.communicate(b"\n", timeout=BOUND)
+    mail.parked(1)
+    subprocess.run(["fusermount3", "-u", mail.dir], check=True, timeout=BOUND)
+    time.sleep(0.3)  # it goes on waiting
+    assert state(mail.pid) == "S"
+    assert mail.tell("go") == "1"
+    mail.connection = None
+    mail.ended()
 
 
 def test_many_writers(anna):

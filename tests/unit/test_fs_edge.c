@@ -23,6 +23,10 @@ static void test_every_code_has_its_errno(void) {
       {EML_ERROR_NOT_FOUND, ENOENT}, {EML_ERROR_STALE, ESTALE},
       {EML_ERROR_NO_SPACE, ENOSPC},  {EML_ERROR_CORRUPT, EIO},
       {EML_ERROR_BUSY, EBUSY},       {EML_ERROR_CONFIG, EINVAL},
+      {EML_ERROR_EXISTS, EEXIST},    {EML_ERROR_TOO_BIG, EFBIG},
+      {EML_ERROR_INVALID, EINVAL},   {EML_ERROR_QUOTA, EDQUOT},
+      {EML_ERROR_NOT_EMPTY, ENOTEMPTY}, {EML_ERROR_CROSSING, EXDEV},
+      {EML_ERROR_FIXED, EPERM},
   };
   for (gsize i = 0; i < G_N_ELEMENTS(table); i++) {
     g_autoptr(GError) error = g_error_new_literal(EML_ERROR, (int) table[i].code, "x");
