@@ -277,6 +277,24 @@ static void abandon_flags(Model *model) {
   *flags = g_strdup("\\Seen Y $X");
 }
 
+/* Copied, but not removed, when it was given up. */
+static void abandon_arrived(Model *model) {
+  abandon_sent(model);
+  Change *row = model->rows->pdata[1];
+  row->stage = CHANGE_ARRIVED;
+  row->arrived = model->boxes[1].uidnext++;
+  ModelMail *copy = g_memdup2(model->boxes[0].mails->pdata[1], sizeof *copy);
+  copy->uid = row->arrived;
+  copy->octets = g_strdup(copy->octets);
+  copy->date = g_strdup(copy->date);
+  copy->flags = g_strdup(copy->flags);
+  g_ptr_array_add(model->boxes[1].mails, copy);
+}
+
+static void redate(Model *model) {
+  model->redates = TRUE;
+}
+
 static void overfill(Model *model) {
   model->too_much = g_hash_table_lookup(model->locals, GUINT_TO_POINTER(2));
   model_change(model, CHANGE_UPLOAD, 0, 'z');
@@ -321,6 +339,15 @@ static const struct {
      "SELECT INBOX;UID FETCH 4:5,7 (UID);SELECT Target;"
      "UID FETCH 20:* (UID RFC822.SIZE INTERNALDATE);",
      "2:done 1:refused(3) 3:refused(3)", "3a 5b 7c", "10b 20b"},
+    {"a half done move is given up", "UIDPLUS", add_moves, abandon_arrived,
+     "SELECT INBOX;UID FETCH 5,7 (UID);SELECT Target;"
+     "UID FETCH 20:* (UID RFC822.SIZE INTERNALDATE);SELECT INBOX;"
+     "UID STORE 4 +FLAGS.SILENT (\\Deleted);UID EXPUNGE 4;",
+     "1:refused(3) 3:refused(3) 2:done", "3a 5b 7c", "10b 20b 21b"},
+    {"copies are not to be found", "", add_copies, redate, NULL, "2:done 1:done 3:done",
+     "3a 4b 5b 7c", "10b 20b 21a 22b 23b"},
+    {"moved ones are not to be found", "MOVE", add_moves, redate, NULL, "2:done 3:done 1:done", "3a",
+     "10b 20b 21b 22b 23c"},
     {"one is refused to copy", "UIDPLUS", add_copies, refuse_five,
      "SELECT INBOX;UID COPY 3,5 Target;UID COPY 5 Target;",
      "2:refused(7) 1:refused(7) 3:refused(7)", "3a 4b 5b 7c", "10b 20b"},
@@ -382,6 +409,22 @@ static void test_accidents(void) {
     g_assert_cmpuint(model->rows->len, ==, 0);
     model_free(model);
   }
+}
+
+/* A copy that was made and cannot be found is not made again. */
+static void test_lost_copies(void) {
+  g_autoptr(GError) error = NULL;
+  Model *model = model_new("");
+  add_copies(model);
+  model->redates = TRUE;
+  model->cut = 4; /* where they are looked for */
+  g_assert_false(model_run(model, &error));
+  g_clear_error(&error);
+  g_assert_true(model_run(model, &error));
+  g_autofree char *target = model_text(&model->boxes[1]);
+  g_assert_cmpstr(target, ==, "10b 20b 21a 22b 23b");
+  g_assert_cmpstr(model->settled->str, ==, "1:done 2:done 3:done");
+  model_free(model);
 }
 
 /* ---- many ---- */
@@ -570,6 +613,7 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/sync-changes/done", test_done);
   g_test_add_func("/sync-changes/accidents", test_accidents);
+  g_test_add_func("/sync-changes/lost-copies", test_lost_copies);
   g_test_add_func("/sync-changes/many-flags", test_many_flags);
   g_test_add_func("/sync-changes/pipelined", test_pipelined);
   g_test_add_func("/sync-changes/odd-servers", test_odd_servers);
