@@ -93,9 +93,8 @@ static void on_settled(Change *change, const ChangeResult *result, gpointer data
     ModelMail *mail = mail_of(box, result->uid);
     g_assert_cmpuint(result->uidvalidity, ==, box->uidvalidity);
     g_assert_nonnull(mail);
-    if (row->kind == CHANGE_UPLOAD)
-      g_assert_cmpstr(mail->octets, ==,
-                      (char *) g_hash_table_lookup(model->locals, GUINT_TO_POINTER(row->local)));
+    g_assert_cmpstr(mail->octets, ==,
+                    (char *) g_hash_table_lookup(model->locals, GUINT_TO_POINTER(row->id)));
     g_assert_true(g_hash_table_insert(
         model->names, name_key(row->target, result->uidvalidity, result->uid), NULL));
   }
@@ -196,6 +195,7 @@ Change *model_change(Model *model, ChangeKind kind, guint32 uid, char letter) {
   if (mail) {
     change->size = strlen(mail->octets);
     change->date = DATE_SECONDS + (mail->date[19] - '0');
+    g_hash_table_insert(model->locals, GUINT_TO_POINTER(change->id), g_strdup(mail->octets));
   }
   if (kind == CHANGE_UPLOAD) {
     char *octets = model_octets(letter);
@@ -378,7 +378,8 @@ static void turn_transfer(Turn *turn, const char *set, const char *name, gboolea
       i++;
       continue;
     }
-    const ModelMail *copy = add_mail(to, mail->octets, mail->date, mail->flags);
+    const ModelMail *copy = add_mail(to, mail->octets, model->redates ? DATE "8 +0000" : mail->date,
+                                     mail->flags);
     g_string_append_printf(from_set, "%s%u", turn->done ? "," : "", mail->uid);
     g_string_append_printf(to_set, "%s%u", turn->done ? "," : "", copy->uid);
     turn->done++;

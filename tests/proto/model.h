@@ -31,13 +31,14 @@ typedef struct Journal {
   ModelBox boxes[2];
   guint refused; /* UID that may not be copied, moved or marked; 0: none */
   const char *too_much; /* octets that are over quota */
+  gboolean redates;     /* copies get a date of their own */
   guint step;    /* commands so far, but for login */
   guint cut;     /* at this one the connection ends; 0: never */
   ModelCut how;
   GString *commands; /* what came, each with ";" behind */
   /* the journal */
   GPtrArray *rows;     /* of Change */
-  GHashTable *locals;  /* id → octets */
+  GHashTable *locals;  /* id of the file, which is that of the change → octets, also of copies */
   GHashTable *names;   /* "mailbox uidvalidity uid" → id of the change, or 0 */
   GString *settled;    /* "ID:outcome@UID " */
   guint written;       /* updates so far */
