@@ -136,7 +136,7 @@ gboolean changes_copy(ChangeRun *run, const GPtrArray *items, GError **error) {
       g_ptr_array_add(todo, item);
   }
   Sent sent = {NULL, untold};
-  return changes_open(run, todo, FALSE, error) && send_all(run, todo, FALSE, &sent, error) &&
+  return changes_open(run, todo, TRUE, error) && send_all(run, todo, FALSE, &sent, error) &&
          settle_untold(run, untold, error);
 }
 
@@ -212,7 +212,6 @@ gboolean changes_move(ChangeRun *run, const GPtrArray *items, GError **error) {
                        copied = g_ptr_array_new(), todo = g_ptr_array_new(),
                        untold = g_ptr_array_new();
   gboolean can_move = (imap_session_caps(run->session) & IMAP_CAP_MOVE) != 0;
-  gboolean sent_before = FALSE;
   for (guint i = 0; i < items->len; i++) {
     ChangeItem *item = items->pdata[i];
     if (item->change->stage == CHANGE_QUEUED && item->change->abandoned)
@@ -222,10 +221,9 @@ gboolean changes_move(ChangeRun *run, const GPtrArray *items, GError **error) {
   }
   for (guint i = 0; i < all->len; i++) {
     ChangeItem *item = all->pdata[i];
-    sent_before |= item->change->stage != CHANGE_QUEUED;
     recall(run, item);
   }
-  if (!changes_open(run, all, sent_before, error))
+  if (!changes_open(run, all, TRUE, error))
     return FALSE;
   for (guint i = 0; i < all->len; i++) {
     ChangeItem *item = all->pdata[i];

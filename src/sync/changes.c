@@ -223,7 +223,7 @@ static gboolean expunge(ChangeRun *run, const GPtrArray *items, GError **error) 
         EML_ERROR, EML_ERROR_REFUSED, "this server cannot remove single messages (no UIDPLUS)");
     changes_settle_all(run, todo, CHANGE_REFUSED, refused);
   }
-  return changes_open(run, todo, FALSE, error) && changes_remove(run, todo, error);
+  return changes_open(run, todo, TRUE, error) && changes_remove(run, todo, error);
 }
 
 char **changes_keywords(const char *keywords) {
@@ -366,7 +366,7 @@ static gboolean run_flags(ChangeRun *run, const GPtrArray *items, GError **error
     else
       g_ptr_array_add(sent, item);
   }
-  if (!changes_open(run, sent, TRUE, error) || !changes_open(run, todo, FALSE, error))
+  if (!changes_open(run, sent, TRUE, error) || !changes_open(run, todo, TRUE, error))
     return FALSE;
   imap_session_set_handler(run->session, &handler, &flagging);
   gboolean ok = look_at_flags(run, &flagging, sent, error) &&
