@@ -386,6 +386,8 @@ gboolean sync_changes(Journal *journal, ImapSession *session, GPtrArray *changes
   };
   if (changes->len == 0)
     return TRUE;
+  if (!imap_session_alive(session))
+    return imap_noop(session, error); /* tells why; no change is to blame */
   const Change *first = changes->pdata[0];
   g_autofree ChangeItem *all = g_new0(ChangeItem, changes->len);
   g_autoptr(GPtrArray) items = g_ptr_array_new();
