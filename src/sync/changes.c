@@ -178,7 +178,7 @@ gboolean changes_remove(ChangeRun *run, GPtrArray *items, GError **error) {
     if (!marked && !imap_session_alive(run->session))
       return FALSE;
     /* Without UIDPLUS an EXPUNGE would take others along, which somebody marked and may want back.
-     * Only an UPLOAD comes here then: its old message stays, marked, which is as near as one gets. */
+     * Only an UPLOAD comes here then: its old message stays, marked, which is as near as it gets. */
     if (marked && run->uidplus && !imap_expunge(run->session, set, &refused)) {
       if (!imap_session_alive(run->session)) {
         g_propagate_error(error, g_steal_pointer(&refused));
