@@ -22,7 +22,7 @@ typedef struct {
                                   IMAP_NO_DATE: the server's now */
   int fd;                      /* read by pread, not closed */
   guint64 offset, size;        /* these octets, sent as they are: the caller has seen to CRLF */
-  /* @octets of @size have been handed to the connection; often. Must not use the session. NULL: none. */
+  /* @octets of @size are on their way; called often, must not use the session. NULL: none. */
   void (*sent)(guint64 octets, gpointer data);
   gpointer sent_data;
 } ImapMessage;

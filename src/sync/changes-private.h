@@ -60,8 +60,8 @@ gboolean changes_select(ChangeRun *run, const char *mailbox, guint32 uidvalidity
 /* Selects the mailbox that the changes are of. When it cannot be used or is another one, @items
  * are settled, and emptied. */
 gboolean changes_open(ChangeRun *run, GPtrArray *items, gboolean fresh, GError **error);
-/* Removes the messages of @items, of which the selected mailbox has to be theirs, settles and empties
- * them. */
+/* Removes the messages of @items from the selected mailbox, which is theirs; settles @items and
+ * empties it. */
 gboolean changes_remove(ChangeRun *run, GPtrArray *items, GError **error);
 
 /* ---- changes-look.c ---- */

@@ -178,7 +178,7 @@ gboolean changes_remove(ChangeRun *run, GPtrArray *items, GError **error) {
     if (!marked && !imap_session_alive(run->session))
       return FALSE;
     /* Without UIDPLUS an EXPUNGE would take others along, which somebody marked and may want back.
-     * Only an UPLOAD comes here then: its old message stays, marked, which is as near as one gets. */
+     * Only an UPLOAD comes here then: its old message stays, marked, which is as near as it gets. */
     if (marked && run->uidplus && !imap_expunge(run->session, set, &refused)) {
       if (!imap_session_alive(run->session)) {
         g_propagate_error(error, g_steal_pointer(&refused));
@@ -386,6 +386,8 @@ gboolean sync_changes(Journal *journal, ImapSession *session, GPtrArray *changes
   };
   if (changes->len == 0)
     return TRUE;
+  if (!imap_session_alive(session))
+    return imap_noop(session, error); /* tells why; no change is to blame */
   const Change *first = changes->pdata[0];
   g_autofree ChangeItem *all = g_new0(ChangeItem, changes->len);
   g_autoptr(GPtrArray) items = g_ptr_array_new();

@@ -45,8 +45,8 @@ typedef struct Journal {
   guint broken;        /* this one fails; 0: none */
 } Model;
 
-/* A model with INBOX (UIDs 3, 4, 5, 7) and Target (10 and 20, of which 20 has a name; UIDNEXT 21). 4, 5, 10
- * and 20 are alike. */
+/* A model with INBOX (UIDs 3, 4, 5, 7) and Target (10 and 20, of which 20 has a name; UIDNEXT 21).
+ * 4, 5, 10 and 20 are alike. */
 Model *model_new(const char *caps);
 void model_free(Model *model);
 /* A message of one line, @letter; all have the same size. */
