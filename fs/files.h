@@ -36,6 +36,7 @@ typedef struct {
   gboolean writable;
   pid_t owner;          /* `file`: the process that opened it */
   gint changes;         /* `file`: Changes, atomic */
+  gint abandoned;       /* `file`: who closed it last was being killed; atomic */
   gboolean nameless;    /* `last` are the attributes it had when its name went; under the lock of OpenFiles */
   struct stat last;
   guint references;     /* under the same lock */
@@ -77,6 +78,9 @@ GMutex *files_octets(Fs *fs, const OpenFile *file);
 void files_keep(Fs *fs, const struct stat *st);
 /* Attributes of a node that the engine does not know any more, but somebody has open. */
 gboolean files_stat(Fs *fs, fuse_ino_t ino, struct stat *st_out);
+
+/* Whether thread @thread is ending because a signal killed its process. */
+gboolean files_is_killed(pid_t thread);
 
 /* The process that thread @thread is part of, as far as it can be told. */
 pid_t files_process(pid_t thread);

@@ -219,6 +219,44 @@ def test_ctrl_c_in_a_waiting_close(anna, spawn):
     assert target.read_bytes() == b"Subject: x"
 
 
+HALF = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(fd, b"Subject: half")
+print(flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("new", [True, False])
+def test_half_a_letter_of_who_is_killed_is_not_committed(anna, spawn, number, new):
+    path = anna.dir / "INBOX" / "x.eml" if new else anna.message("INBOX", 3)
+    old = None if new else path.read_bytes()
+    writer = spawn(sys.executable, "-c", HALF, path)
+    writer.stdout.readline()
+    writer.send_signal(number)
+    assert writer.wait(timeout=BOUND) == -number
+    if new:
+        assert path.read_bytes() == b"Subject: half"
+        wait_for(lambda: b"when it was killed" in (anna.dir / ".control/log").read_bytes(), "the log")
+    else:
+        wait_for(lambda: locals_left(anna) == 0, "the end of the file")
+        wait_for(lambda: path.stat().st_size == len(old), "the old size")
+        assert path.read_bytes() == old
+    assert commits(anna) == 0
+
+
+def test_who_ends_without_closing_commits(anna):
+    target = anna.dir / "INBOX" / "x.eml"
+    script = HALF.replace("time.sleep(100)", "os._exit(3)")
+    assert subprocess.run([sys.executable, "-c", script, target], stdout=subprocess.DEVNULL,
+                          timeout=BOUND).returncode == 3
+    wait_for(lambda: commits(anna) == 1, "the commit")
+    becomes_message(target)
+
+
 # ---- messages that are edited ----
 
 def test_redirection_replaces(anna):
