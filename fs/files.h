@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What is open: a directory, a message for reading, a message or local file whose octets may change, a text of
- * .control. An inode number is all that most requests bring, so what is open can be asked for by that,
- * too: a file that has lost its name, or that became a message meanwhile, is still there for who has it
- * open.
+ * What is open: a directory, a message for reading, a message or local file whose octets may change, a
+ * text of .control. An inode number is all that most requests bring, so what is open can be asked for
+ * by that, too: a file that has lost its name, or that became a message meanwhile, is still there for
+ * who has it open.
  *
  * A handle belongs to the kernel from the answer of OPEN or CREATE until RELEASE; who else wants it takes
  * a reference. Any thread may call any of these.
@@ -37,9 +37,10 @@ typedef struct {
   pid_t owner;          /* `file`: the process that opened it */
   gint changes;         /* `file`: Changes, atomic */
   gint abandoned;       /* `file`: who closed it last was being killed; atomic */
-  gboolean nameless;    /* `last` are the attributes it had when its name went; under the lock of OpenFiles */
+  /* Under the lock of OpenFiles: */
+  gboolean nameless;    /* `last` are the attributes it had when its name went */
   struct stat last;
-  guint references;     /* under the same lock */
+  guint references;
 } OpenFile;
 
 /* Those that are still open when the mount ends under them are closed with it (the kernel then sends no
