@@ -18,18 +18,9 @@ static void attr_common(const Fs *fs, guint64 ino, mode_t mode, gint64 mtime, gi
   };
 }
 
-static gboolean count_folder(guint32 number, const EngineEntry *entry, gpointer data) {
-  guint *count = data;
-  if (entry->folder || (entry->local && entry->local->is_folder))
-    ++*count;
-  return TRUE;
-}
-
 /* find trusts a link count of 2 + subdirectories to skip the stat of what cannot be a directory. */
 static guint link_count(const Fs *fs, EngineDir dir, guint folders) {
-  guint guests = 0;
-  engine_guests_scan(fs->engine, dir, 0, count_folder, &guests);
-  return 2 + folders + guests;
+  return 2 + folders + engine_local_folders(fs->engine, dir);
 }
 
 void attr_root(const Fs *fs, guint folders, struct stat *st_out) {

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import os
+import signal
+
+# Whoever was started in the background of a shell has SIGINT ignored, and would hand that on to what
+# the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -145,6 +145,13 @@ static gboolean take_smtp(const Loader *loader, const Key *key, const char *valu
                   &account->smtp_host, &account->smtp_port, &account->smtp_starttls, error);
 }
 
+static gboolean take_delete(const Loader *loader, const Key *key, const char *value,
+                            GError **error) {
+  loader->account->expunge = g_str_equal(value, "expunge");
+  return loader->account->expunge || g_str_equal(value, "trash") ||
+         complain(loader, key->name, error, "\"%s\" is neither trash nor expunge", value);
+}
+
 static const Key keys[] = {
     {"address", G_STRUCT_OFFSET(Account, address), take_text, 0, 0},
     {"user", G_STRUCT_OFFSET(Account, user), take_text, 0, 0},
@@ -155,6 +162,7 @@ static const Key keys[] = {
     {"token_command", G_STRUCT_OFFSET(Account, token_command), take_text, 0, 0},
     {"ca_file", G_STRUCT_OFFSET(Account, ca_file), take_path, 0, 0},
     {"cache_size", G_STRUCT_OFFSET(Account, cache_size), take_size, 0, 0},
+    {"delete", 0, take_delete, 0, 0},
     {"connections", G_STRUCT_OFFSET(Account, connections), take_number, 1, 8},
     {"timeout", G_STRUCT_OFFSET(Account, timeout), take_number, 1, 3600},
 };

@@ -35,6 +35,7 @@ typedef struct {
   guint64 cache_size; /* bytes */
   char *cache_dir;    /* $XDG_CACHE_HOME/emlfs/NAME */
   char *state_dir;    /* $XDG_STATE_HOME/emlfs/NAME */
+  gboolean expunge;   /* what is deleted goes for good, not to the Trash */
   guint connections;  /* at most this many besides the watching one */
   guint timeout;      /* seconds of silence after which the server counts as gone */
   AccountAskFn ask;   /* set by the program, or NULL */

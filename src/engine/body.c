@@ -7,9 +7,11 @@
  */
 #include <string.h>
 
+#include "base/autofd.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "engine/bodies-private.h"
+#include "engine/overlay.h"
 
 #define AHEAD_FIRST 16
 #define AHEAD_MOST 1024
@@ -54,8 +56,7 @@ void bodies_free(Bodies *bodies) {
 
 EngineBody *engine_body_whole(Engine *engine, StoreBody *whole) {
   EngineBody *body = g_new0(EngineBody, 1);
-  body->engine = engine;
-  body->whole = whole;
+  *body = (EngineBody){.engine = engine, .whole = whole, .edited = -1};
   return body;
 }
 
@@ -340,6 +341,15 @@ static gboolean is_in_flight(Bodies *bodies, EngineMsg msg) {
 
 EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, gpointer data) {
   g_autoptr(GError) error = NULL;
+  msg = overlay_resolve(engine->overlay, msg);
+  guint64 edited_size;
+  int edited = locals_edited(engine->locals, msg, &edited_size);
+  if (edited >= 0) {
+    EngineBody *body = g_new0(EngineBody, 1);
+    *body = (EngineBody){.engine = engine, .edited = edited, .size = edited_size};
+    done(body, data, NULL);
+    return 0;
+  }
   MsgId id = {msg.space, msg.uid};
   g_autoptr(StoreBody) whole = store_body_get(engine->store, id, &error);
   if (whole) {
@@ -363,8 +373,7 @@ EngineWait engine_body_open(Engine *engine, EngineMsg msg, EngineBodyDone done, 
     EngineBody *body = NULL;
     if (download) {
       body = g_new0(EngineBody, 1);
-      body->engine = engine;
-      body->download = download;
+      *body = (EngineBody){.engine = engine, .download = download, .edited = -1};
     }
     follow(engine->bodies, msg.space, msg.uid);
     done(body, data, error);
@@ -391,10 +400,13 @@ void engine_body_close(EngineBody **body) {
     store_body_unref(closing->whole);
   if (closing->download)
     download_unref(closing->download);
+  autofd_clear(&closing->edited);
   g_free(closing);
 }
 
 guint64 engine_body_size(const EngineBody *body) {
+  if (body->edited >= 0)
+    return body->size;
   return body->whole ? body->whole->length : download_size(body->download);
 }
 
@@ -402,7 +414,10 @@ EngineWait engine_body_read(EngineBody *body, guint64 offset, gsize size, Engine
                             gpointer data) {
   if (body->download)
     return download_read(body->download, offset, size, done, data);
-  guint64 left = offset < body->whole->length ? body->whole->length - offset : 0;
-  done(body->whole->fd, body->whole->offset + (gint64) offset, (gsize) MIN(size, left), data, NULL);
+  guint64 length = engine_body_size(body);
+  guint64 left = offset < length ? length - offset : 0;
+  int fd = body->whole ? body->whole->fd : body->edited;
+  gint64 begin = body->whole ? body->whole->offset : 0;
+  done(fd, begin + (gint64) offset, (gsize) MIN(size, left), data, NULL);
   return 0;
 }

@@ -62,6 +62,9 @@ typedef gboolean (*EngineGuestFn)(guint32 number, const EngineEntry *entry, gpoi
 void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
                         gpointer data);
 
+/* How many local folders are in @dir; cheap. */
+guint engine_local_folders(Engine *engine, EngineDir dir);
+
 /* ---- names; @done is called with NULL when it is done, or promised ---- */
 
 /* Removes the message or local file @name: a message goes to the Trash, from there (or with delete =
@@ -95,8 +98,8 @@ EngineWait engine_set_flags(Engine *engine, EngineMsg msg, gint flags, const cha
  * never wait for the network; they are called from any thread, also at once for one file. */
 typedef struct EngineFile EngineFile;
 
-/* Creates and opens the local file @name in @dir. EXISTS, NOT_FOUND, INVALID (a letter outside a
- * folder that holds messages, a name too long), NO_SPACE. The caller's (engine_file_close). */
+/* Creates and opens the local file @name in @dir. EXISTS, NOT_FOUND, FIXED (a letter outside a folder
+ * that holds messages), INVALID (a name too long), NO_SPACE. The caller's (engine_file_close). */
 EngineFile *engine_file_create(Engine *engine, EngineDir dir, const char *name, GError **error);
 
 typedef void (*EngineFileDone)(EngineFile *file, gpointer data, const GError *error);
@@ -125,14 +128,16 @@ gboolean engine_file_sync(EngineFile *file, GError **error);
 
 /* What was written is now the whole: scratch is kept; a letter is checked, journaled and uploaded, or
  * takes the place of the message that was edited. Errors: INVALID (not a message), QUOTA, TOO_BIG,
- * REFUSED, NOT_FOUND, OFFLINE, …: the octets then stay as a failed upload under the same name. With
- * nothing new it completes at once. */
+ * REFUSED, NOT_FOUND, OFFLINE, …: the octets then stay as a failed upload under the same name; those
+ * of a message that was edited as the local file NAME.failed. With nothing new, or no octets at all
+ * (shells close a descriptor right after they have truncated the file), it completes at once. */
 EngineWait engine_file_commit(EngineFile *file, EngineDone done, gpointer data);
 
 /* Sets the modification time, in nanoseconds, of a local file: an upload takes it as INTERNALDATE.
  * FIXED once it is on its way. */
 gboolean engine_local_set_mtime(Engine *engine, guint32 id, gint64 mtime, GError **error);
-/* truncate(2) of something that is not open: opens, truncates, commits. */
+
+/* truncate(2) of something that is not open: opens it, truncates and commits. */
 EngineWait engine_truncate(Engine *engine, EngineMsg msg, guint32 local, guint64 size,
                            EngineDone done, gpointer data);
 

@@ -7,7 +7,7 @@
 #include "base/deadline.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "engine/private.h"
+#include "engine/changes-private.h"
 #include "mime/names.h"
 #include "sync/sync.h"
 
@@ -25,6 +25,8 @@ static void on_link_changed(LinkState state, gpointer data) {
   if (state == LINK_OFFLINE) {
     watch_lost(engine->watch);
     pool_wake(engine->pool);
+  } else {
+    changes_wake(engine->changes);
   }
 }
 
@@ -54,9 +56,18 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   Store *store = store_open(&config, notice_out, error);
   if (!store)
     return NULL;
+  Journal *journal = journal_open(account->state_dir, identity, error);
+  if (!journal) {
+    store_close(&store);
+    return NULL;
+  }
   Engine *engine = g_new0(Engine, 1);
   engine->account = account;
   engine->store = store;
+  engine->journal = journal;
+  engine->overlay = overlay_new();
+  engine->locals = locals_new(engine);
+  engine->changes = changes_new(engine);
   engine->cancellable = g_cancellable_new();
   g_mutex_init(&engine->lock);
   engine->quota = (EngineQuota){.used = -1, .limit = -1};
@@ -124,6 +135,8 @@ gboolean engine_login(Engine *engine, GCancellable *cancellable, GError **error)
 gboolean engine_start(Engine *engine, EngineNewsFn news, gpointer data, GError **error) {
   engine->news_data = data;
   engine->news = news;
+  if (!locals_load(engine->locals, error) || !changes_load(engine->changes, error))
+    return FALSE;
   watch_start(engine->watch);
   engine->netwatch = netwatch_new(on_network_changed, engine);
   return TRUE;
@@ -133,6 +146,7 @@ void engine_close(Engine **engine) {
   Engine *closing = g_steal_pointer(engine);
   if (!closing)
     return;
+  changes_stop(closing->changes);
   g_cancellable_cancel(closing->cancellable);
   link_stop(closing->link);
   waits_stop(closing->waits);
@@ -141,6 +155,8 @@ void engine_close(Engine **engine) {
   pool_stop(closing->pool);
   imap_session_close(&closing->first_session);
   offline_free(closing->offline);
+  changes_free(closing->changes);
+  locals_free(closing->locals);
   bodies_free(closing->bodies);
   syncs_free(closing->syncs);
   watch_free(closing->watch);
@@ -148,6 +164,8 @@ void engine_close(Engine **engine) {
   line_free(closing->line);
   link_free(closing->link);
   waits_free(closing->waits);
+  overlay_free(closing->overlay);
+  journal_close(&closing->journal);
   store_close(&closing->store);
   g_object_unref(closing->cancellable);
   g_free(closing->server);
@@ -244,6 +262,7 @@ char *engine_status(Engine *engine) {
   g_string_append_printf(text, "transferred: %" G_GUINT64_FORMAT " bytes\n", pool.wire_bytes);
   syncs_describe(engine->syncs, text);
   offline_describe(engine->offline, text);
+  engine_changes_describe(engine, text);
   g_string_append_printf(text, "folders: %" G_GUINT64_FORMAT "\n", store.folders);
   g_string_append_printf(text, "messages: %" G_GUINT64_FORMAT "\n", store.messages);
   g_string_append_printf(text,

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Folders and messages as the index has them, in the engine's terms.
+ * Folders and messages as the index has them, in the engine's terms, with what the overlay knows
+ * better.
  */
+#include "engine/overlay.h"
+
+#include "base/err.h"
 #include "engine/private.h"
+
+#define GUESTS_AT_ONCE 256 /* copied out of the overlay */
 
 EngineFolder *engine_folder_copy(const EngineFolder *folder) {
   EngineFolder *copy = g_memdup2(folder, sizeof *folder);
@@ -26,8 +32,8 @@ static EngineFolder *folder_from(Engine *engine, StoreFolder *folder) {
       .parent = folder->parent,
       .space = folder->space,
       .name = g_steal_pointer(&folder->name),
-      .mtime = folder->mtime,
-      .count = folder->count,
+      .mtime = MAX(folder->mtime, overlay_touched(engine->overlay, folder->id)),
+      .count = folder->count + overlay_count(engine->overlay, (EngineDir){folder->id, 0}),
       .subfolders = children ? children->len : 0,
   };
   store_folder_free(folder);
@@ -84,38 +90,179 @@ static EngineMessage view(const StoreMessage *message) {
   };
 }
 
+/* What is being replaced has the size and the time of what replaces it. */
+static void look_replaced(Engine *engine, EngineMsg msg, EngineMessage *message) {
+  OverlayReplaced replaced;
+  if (!overlay_get_replaced(engine->overlay, msg, &replaced))
+    return;
+  message->size = replaced.size;
+  message->mtime = replaced.mtime / 1000000000;
+}
+
 /* Takes over @message; NULL stays NULL. */
-static EngineMessage *message_from(StoreMessage *message) {
+static EngineMessage *message_from(Engine *engine, guint32 space, StoreMessage *message) {
   if (!message)
     return NULL;
   EngineMessage seen = view(message);
+  look_replaced(engine, (EngineMsg){space, message->uid}, &seen);
   EngineMessage *result = engine_message_copy(&seen);
   store_message_free(message);
   return result;
 }
 
 EngineMessage *engine_message_get(Engine *engine, EngineMsg msg, GError **error) {
-  return message_from(store_message_get(engine->store, (MsgId){msg.space, msg.uid}, error));
-}
-
-EngineMessage *engine_message_by_name(Engine *engine, guint32 space, const char *name,
-                                      GError **error) {
-  return message_from(store_message_by_name(engine->store, space, name, error));
+  msg = overlay_resolve(engine->overlay, msg);
+  g_autoptr(OverlayEntry) guest = overlay_get_guest(engine->overlay, msg);
+  if (guest)
+    return g_steal_pointer(&guest->message);
+  return message_from(engine, msg.space,
+                      store_message_get(engine->store, (MsgId){msg.space, msg.uid}, error));
 }
 
 typedef struct {
+  Engine *engine;
+  guint32 space;
   EngineMessageFn each;
   gpointer data;
+  gboolean hides;
+  guint left;
+  guint32 last;
+  gboolean ended;
 } Scan;
 
 static gboolean scan_row(const StoreMessage *message, gpointer data) {
   Scan *scan = data;
+  EngineMsg msg = {scan->space, message->uid};
+  scan->last = message->uid;
+  if (scan->hides && overlay_is_hidden(scan->engine->overlay, msg))
+    return TRUE;
   EngineMessage seen = view(message);
-  return scan->each(&seen, scan->data);
+  look_replaced(scan->engine, msg, &seen);
+  scan->left--;
+  scan->ended = !scan->each(&seen, scan->data);
+  return !scan->ended;
 }
 
 gboolean engine_messages_scan(Engine *engine, guint32 space, guint32 after, guint limit,
                               EngineMessageFn each, gpointer data, GError **error) {
-  Scan scan = {each, data};
-  return store_messages_scan(engine->store, space, after, limit, scan_row, &scan, error);
+  Scan scan = {.engine = engine,
+               .space = space,
+               .each = each,
+               .data = data,
+               .hides = overlay_hides(engine->overlay),
+               .left = limit,
+               .last = after};
+  /* Once more for as many as were hidden. */
+  guint32 from;
+  do {
+    from = scan.last;
+    if (!store_messages_scan(engine->store, space, from, scan.left, scan_row, &scan, error))
+      return FALSE;
+  } while (scan.left && !scan.ended && scan.last != from);
+  return TRUE;
+}
+
+/* ---- names ---- */
+
+void engine_entry_clear(EngineEntry *entry) {
+  g_clear_pointer(&entry->folder, engine_folder_free);
+  g_clear_pointer(&entry->message, engine_message_free);
+  g_clear_pointer(&entry->local, engine_local_free);
+}
+
+/* Takes out of @shown. */
+static void entry_from(OverlayEntry *shown, EngineEntry *entry_out) {
+  *entry_out = (EngineEntry){.message = g_steal_pointer(&shown->message),
+                             .msg = shown->msg,
+                             .local = g_steal_pointer(&shown->local)};
+}
+
+static gboolean no_such_name(const char *name, GError **error) {
+  g_set_error(error, EML_ERROR, EML_ERROR_NOT_FOUND, "there is no %s", name);
+  return FALSE;
+}
+
+static gboolean is_dead(GError **error) {
+  g_set_error_literal(error, EML_ERROR, EML_ERROR_STALE, "the folder is gone");
+  return FALSE;
+}
+
+gboolean engine_entry_get(Engine *engine, EngineDir dir, const char *name, EngineEntry *entry_out,
+                          GError **error) {
+  *entry_out = (EngineEntry){0};
+  g_autoptr(OverlayEntry) shown = overlay_find(engine->overlay, dir, name);
+  if (shown) {
+    entry_from(shown, entry_out);
+    return TRUE;
+  }
+  if (dir.local) {
+    g_autoptr(OverlayEntry) self = overlay_get(engine->overlay, overlay_local_number(dir.local));
+    return self ? no_such_name(name, error) : is_dead(error);
+  }
+  g_autoptr(GError) local = NULL;
+  g_autoptr(StoreFolder) folder =
+      dir.folder ? store_folder_get(engine->store, dir.folder, &local) : NULL;
+  if (local && g_error_matches(local, EML_ERROR, EML_ERROR_NOT_FOUND))
+    return is_dead(error);
+  StoreMessage *message =
+      folder && folder->space
+          ? store_message_by_name(engine->store, folder->space, name, &local)
+          : NULL;
+  EngineMsg msg = {folder ? folder->space : 0, message ? message->uid : 0};
+  if (message && overlay_is_hidden(engine->overlay, msg)) {
+    store_message_free(message);
+  } else if (message) {
+    entry_out->message = message_from(engine, msg.space, message);
+    entry_out->msg = msg;
+    return TRUE;
+  }
+  if (local && !g_error_matches(local, EML_ERROR, EML_ERROR_NOT_FOUND)) {
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+  }
+  entry_out->folder = engine_folder_by_name(engine, dir.folder, name, error);
+  return entry_out->folder != NULL;
+}
+
+EngineLocal *engine_local_get(Engine *engine, guint32 id, GError **error) {
+  g_autoptr(OverlayEntry) shown = overlay_get(engine->overlay, overlay_local_number(id));
+  if (shown)
+    return g_steal_pointer(&shown->local);
+  /* It became a message, and the kernel does not know yet. */
+  EngineMsg msg;
+  g_autoptr(EngineMessage) message = overlay_resolve_local(engine->overlay, id, &msg)
+                                         ? engine_message_get(engine, msg, NULL)
+                                         : NULL;
+  if (!message) {
+    g_set_error_literal(error, EML_ERROR, EML_ERROR_STALE, "the file is gone");
+    return NULL;
+  }
+  EngineLocal *local = g_new0(EngineLocal, 1);
+  *local = (EngineLocal){.id = id,
+                         .name = g_strdup(message->name),
+                         .size = message->size,
+                         .mtime = message->mtime * 1000000000,
+                         .ctime = message->ctime};
+  return local;
+}
+
+void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
+                        gpointer data) {
+  guint count;
+  do {
+    g_autoptr(GPtrArray) list = overlay_list(engine->overlay, dir, after, GUESTS_AT_ONCE);
+    count = list->len;
+    for (guint i = 0; i < count; i++) {
+      OverlayEntry *shown = g_ptr_array_index(list, i);
+      after = shown->number;
+      g_auto(EngineEntry) entry = {0};
+      entry_from(shown, &entry);
+      if (!each(after, &entry, data))
+        return;
+    }
+  } while (count == GUESTS_AT_ONCE);
+}
+
+guint engine_local_folders(Engine *engine, EngineDir dir) {
+  return overlay_folders(engine->overlay, dir);
 }

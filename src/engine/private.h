@@ -6,14 +6,18 @@
  */
 #pragma once
 
+#include "engine/changes.h"
 #include "engine/download.h"
-#include "engine/engine.h"
 #include "engine/line.h"
 #include "engine/link.h"
 #include "engine/pool.h"
 #include "engine/wait.h"
+#include "store/journal.h"
 #include "store/store.h"
 
+typedef struct Changes Changes;
+typedef struct Locals Locals;
+typedef struct Overlay Overlay;
 typedef struct Syncs Syncs;
 typedef struct Bodies Bodies;
 typedef struct Watch Watch;
@@ -23,6 +27,10 @@ typedef struct Netwatch Netwatch;
 struct Engine {
   Account *account;
   Store *store;
+  Journal *journal;
+  Overlay *overlay;
+  Changes *changes;
+  Locals *locals;
   ImapConfig imap;
   GCancellable *cancellable; /* ends every connection at close */
   Waits *waits;
@@ -40,6 +48,7 @@ struct Engine {
 
   GMutex lock; /* guards what follows; a leaf */
   EngineQuota quota;
+  guint64 append_limit; /* octets the server takes in one message, 0: not told */
   gboolean quota_asked;
   char *server; /* the server's name for the status text */
   char *caps;
@@ -47,6 +56,25 @@ struct Engine {
 
 /* Passes news on; before engine_start nobody listens. */
 void engine_emit(Engine *engine, const EngineNews *news, gsize count);
+
+/* ---- changes.c: what is to be changed on the server; changes-private.h has the rest ---- */
+
+Changes *changes_new(Engine *engine);
+/* Takes up what the journal holds, once the folders are known. */
+gboolean changes_load(Changes *changes, GError **error);
+/* Nothing further is begun. */
+void changes_stop(Changes *changes);
+/* After pool_stop. */
+void changes_free(Changes *changes);
+
+/* Something may have become possible: the link is back, a folder is free. Any thread. */
+void changes_wake(Changes *changes);
+
+/* ---- commit.c ---- */
+
+/* The new octets of a message that is edited or being replaced: a descriptor of its own for the
+ * caller, and their size; -1: there are none. */
+int locals_edited(Locals *locals, EngineMsg msg, guint64 *size_out);
 
 /* ---- syncs.c: which folders are to be brought up to date, and who waits for it ---- */
 
@@ -61,6 +89,11 @@ gint64 syncs_retry(Syncs *syncs);
 
 /* Parks @done until @folder is listed. */
 EngineWait syncs_await(Syncs *syncs, guint32 folder, EngineDone done, gpointer data);
+
+/* Keeps runs for @folder away until syncs_release, so that what changes do there is not taken for
+ * news. FALSE: one is going on; changes_wake is called when it is through. */
+gboolean syncs_hold(Syncs *syncs, guint32 folder);
+void syncs_release(Syncs *syncs, guint32 folder);
 
 /* Whether a run for @folder is due or going on. */
 gboolean syncs_is_busy(Syncs *syncs, guint32 folder);
@@ -81,6 +114,8 @@ struct EngineBody {
   Engine *engine;
   StoreBody *whole;   /* either this */
   Download *download; /* or this */
+  int edited;         /* or this: the octets that are to replace it, @size of them; else -1 */
+  guint64 size;
 };
 
 /* Has the bodies in @missing (StoreMissing) fetched when nobody waits for anything else;

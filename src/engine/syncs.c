@@ -16,6 +16,7 @@ typedef struct {
   gboolean queued[JOB_PRIORITIES]; /* a job of that priority stands in the pool's queue */
   gboolean wanted;                 /* a run is due; whichever job comes first does it */
   gboolean running;
+  guint holds;         /* changes go on there: a run has to wait */
   guint32 done, total; /* of a listing */
   guint failures;      /* runs in a row that the server refused */
   gint64 retry_at;     /* monotonic µs, 0: nothing to try again */
@@ -87,6 +88,14 @@ static void answer(Syncs *syncs, guint32 folder, const GError *error) {
   }
 }
 
+/* A name that the user gave goes with its message. */
+static void drop_name(Engine *engine, guint32 id, guint32 uid) {
+  g_autoptr(StoreFolder) folder = store_folder_get(engine->store, id, NULL);
+  if (folder && folder->mailbox &&
+      journal_names_any(engine->journal, folder->mailbox, folder->uidvalidity))
+    journal_names_drop(engine->journal, folder->mailbox, folder->uidvalidity, uid, uid, NULL);
+}
+
 static void on_news(SyncNewsKind kind, guint32 folder, MsgId id, const char *name, gpointer data) {
   static const EngineNewsKind kinds[] = {
       [SYNC_MESSAGE_NEW] = ENGINE_NEWS_MESSAGE_NEW,
@@ -96,6 +105,8 @@ static void on_news(SyncNewsKind kind, guint32 folder, MsgId id, const char *nam
       [SYNC_RESET] = ENGINE_NEWS_FOLDER_RESET,
   };
   Ticket *ticket = data;
+  if (kind == SYNC_MESSAGE_GONE)
+    drop_name(ticket->syncs->engine, folder, id.uid);
   EngineNews news = {
       .kind = kinds[kind], .folder = folder, .msg = {id.space, id.uid}, .name = name};
   engine_emit(ticket->syncs->engine, &news, 1);
@@ -117,6 +128,14 @@ static void on_progress(guint32 folder, guint32 done, guint32 total, gpointer da
     waits_touch(syncs->engine->waits, g_array_index(waits, EngineWait, i));
 }
 
+/* The name that the user gave. */
+static char *on_name(const StoreFolder *folder, guint32 uid, gpointer data) {
+  Journal *journal = ((Ticket *) data)->syncs->engine->journal;
+  return journal_names_any(journal, folder->mailbox, folder->uidvalidity)
+             ? journal_name_get(journal, folder->mailbox, folder->uidvalidity, uid)
+             : NULL;
+}
+
 /* Takes the run that is due, or tells that there is none (any more) for this job. From here on the
  * job no longer counts as queued: what becomes due later needs a job of its own. */
 static gboolean begin(Syncs *syncs, const Ticket *ticket) {
@@ -124,7 +143,7 @@ static gboolean begin(Syncs *syncs, const Ticket *ticket) {
   Sync *sync = find_locked(syncs, ticket->folder);
   if (sync)
     sync->queued[ticket->priority] = FALSE;
-  gboolean due = sync && sync->wanted && !sync->running;
+  gboolean due = sync && sync->wanted && !sync->running && !sync->holds;
   if (due) {
     sync->wanted = FALSE;
     sync->running = TRUE;
@@ -153,7 +172,8 @@ static gboolean end(Syncs *syncs, guint32 folder) {
 static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
   Ticket *ticket = data;
   Syncs *syncs = ticket->syncs;
-  const SyncHooks hooks = {.news = on_news, .progress = on_progress, .data = ticket};
+  const SyncHooks hooks = {
+      .news = on_news, .progress = on_progress, .name = on_name, .data = ticket};
   while (begin(syncs, ticket)) {
     gboolean ok = sync_messages(syncs->engine->store, session, ticket->folder, &hooks, error);
     if (!ok) {
@@ -163,10 +183,12 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
       sync->wanted = TRUE;
       sync->running = FALSE;
       g_mutex_unlock(&syncs->lock);
+      changes_wake(syncs->engine->changes);
       return FALSE;
     }
     gboolean again = end(syncs, ticket->folder);
     answer(syncs, ticket->folder, NULL);
+    changes_wake(syncs->engine->changes);
     if (!again)
       break;
   }
@@ -228,7 +250,7 @@ static void job_free(gpointer data) {
   Ticket *ticket = data;
   g_mutex_lock(&ticket->syncs->lock);
   Sync *sync = find_locked(ticket->syncs, ticket->folder);
-  gboolean idle = sync && !sync->wanted && !sync->running && !sync->retry_at && !sync->waits->len;
+  gboolean idle = sync && !sync->wanted && !sync->running && !sync->holds && !sync->retry_at && !sync->waits->len;
   for (guint i = 0; i < JOB_PRIORITIES && idle; i++)
     idle = !sync->queued[i];
   if (idle)
@@ -263,7 +285,7 @@ void syncs_schedule(Syncs *syncs, guint32 folder, JobPriority priority) {
   Sync *sync = get_locked(syncs, folder);
   sync->wanted = TRUE;
   /* A running one goes round once more by itself. */
-  gboolean claimed = !sync->running && claim_locked(sync, priority);
+  gboolean claimed = !sync->running && !sync->holds && claim_locked(sync, priority);
   g_mutex_unlock(&syncs->lock);
   if (claimed)
     push(syncs, folder, priority);
@@ -287,11 +309,32 @@ EngineWait syncs_await(Syncs *syncs, guint32 id, EngineDone done, gpointer data)
   g_array_append_val(sync->waits, wait);
   if (!sync->running)
     sync->wanted = TRUE;
-  gboolean claimed = !sync->running && claim_locked(sync, JOB_INTERACTIVE);
+  gboolean claimed = !sync->running && !sync->holds && claim_locked(sync, JOB_INTERACTIVE);
   g_mutex_unlock(&syncs->lock);
   if (claimed)
     push(syncs, id, JOB_INTERACTIVE);
   return wait;
+}
+
+gboolean syncs_hold(Syncs *syncs, guint32 folder) {
+  g_mutex_lock(&syncs->lock);
+  Sync *sync = get_locked(syncs, folder);
+  gboolean held = !sync->running;
+  sync->holds += held;
+  g_mutex_unlock(&syncs->lock);
+  return held;
+}
+
+void syncs_release(Syncs *syncs, guint32 folder) {
+  g_mutex_lock(&syncs->lock);
+  Sync *sync = find_locked(syncs, folder);
+  sync->holds--;
+  JobPriority priority = sync->waits->len ? JOB_INTERACTIVE : JOB_NEWS;
+  gboolean claimed =
+      !sync->holds && sync->wanted && !sync->running && claim_locked(sync, priority);
+  g_mutex_unlock(&syncs->lock);
+  if (claimed)
+    push(syncs, folder, priority);
 }
 
 gboolean syncs_is_busy(Syncs *syncs, guint32 folder) {

@@ -34,6 +34,9 @@ void wait_fail(const WaitCall *call, const GError *error) {
   case WAIT_READ:
     call->done.read(-1, 0, 0, call->data, error);
     break;
+  case WAIT_FILE:
+    call->done.file(NULL, call->data, error);
+    break;
   }
 }
 

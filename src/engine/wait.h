@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include "engine/engine.h"
+#include "engine/changes.h"
 
 typedef struct Waits Waits;
 
@@ -18,7 +18,7 @@ Waits *waits_new(gint64 patience_ms);
 void waits_stop(Waits *waits);
 void waits_free(Waits *waits);
 
-typedef enum { WAIT_FOLDER, WAIT_BODY, WAIT_READ } WaitKind;
+typedef enum { WAIT_FOLDER, WAIT_BODY, WAIT_READ, WAIT_FILE } WaitKind;
 
 typedef struct {
   WaitKind kind;
@@ -26,6 +26,7 @@ typedef struct {
     EngineDone folder;
     EngineBodyDone body;
     EngineReadDone read;
+    EngineFileDone file;
   } done;
   gpointer data;
   /* WAIT_READ only */

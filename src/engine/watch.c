@@ -410,6 +410,7 @@ static gboolean main_session(Listener *listener, ImapSession *session, GError **
   engine->server = g_strdup(imap_session_server(session));
   g_free(engine->caps);
   engine->caps = g_strdup(imap_session_caps_text(session));
+  engine->append_limit = imap_session_append_limit(session);
   g_mutex_unlock(&engine->lock);
   if (!watch_list_folders(engine, session, error))
     return FALSE;

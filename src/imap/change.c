@@ -96,7 +96,7 @@ static ImapTag send_message(ImapSession *session, Command *command, const char *
   if (date)
     command_raw(command, date);
   command_file(command, message->size, message->size >= ASK_FROM);
-  return session_send_file(session, command, message->fd, message->offset, message->size, error);
+  return session_send_file(session, command, message, error);
 }
 
 ImapTag imap_append_send(ImapSession *session, const char *mailbox, const ImapMessage *message,

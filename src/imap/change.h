@@ -22,6 +22,9 @@ typedef struct {
                                   IMAP_NO_DATE: the server's now */
   int fd;                      /* read by pread, not closed */
   guint64 offset, size;        /* these octets, sent as they are: the caller has seen to CRLF */
+  /* @octets of @size are on their way; called often, must not use the session. NULL: none. */
+  void (*sent)(guint64 octets, gpointer data);
+  gpointer sent_data;
 } ImapMessage;
 
 /* Where a message went; both 0 when the server did not tell. */

@@ -7,9 +7,9 @@
 #pragma once
 
 #include "base/err.h"
+#include "imap/change.h"
 #include "imap/command.h"
 #include "imap/response.h"
-#include "imap/session.h"
 
 /* A file that is being sent, see upload.c. */
 typedef struct Upload Upload;
@@ -65,10 +65,10 @@ ImapTag session_enlist(ImapSession *session, const char *verb);
 /* Reads until the server asks for the rest of @tag by "+"; *@go_out is FALSE when it ended the
  * command instead. */
 gboolean session_await_go(ImapSession *session, ImapTag tag, gboolean *go_out, GError **error);
-/* session_send of a @command that ends with command_file, and of its octets: @size of them from
- * @offset of @fd on. What the server says meanwhile is read and handled. */
-ImapTag session_send_file(ImapSession *session, Command *command, int fd, guint64 offset,
-                          guint64 size, GError **error);
+/* session_send of a @command that ends with command_file, and of the octets of @message. What the
+ * server says meanwhile is read and handled. */
+ImapTag session_send_file(ImapSession *session, Command *command, const ImapMessage *message,
+                          GError **error);
 /* session_send and imap_wait. Takes @command over. */
 gboolean session_run(ImapSession *session, Command *command, GError **error);
 /* Writes octets outside of any command (a SASL response, DONE) and flushes. */

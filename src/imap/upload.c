@@ -22,6 +22,7 @@
 struct Upload {
   const char *head; /* octets that come before the file */
   gsize head_left;
+  const ImapMessage *message;
   int fd; /* -1: no file, and no line end after it */
   guint64 offset, left;
   gboolean ended; /* nothing comes after what is in `buffer` */
@@ -71,6 +72,13 @@ static gboolean is_sent(const Upload *upload) {
   return upload->ended && upload->at == upload->end;
 }
 
+static void report_sent(const Upload *upload) {
+  const ImapMessage *message = upload->message;
+  guint64 read = upload->offset - message->offset, unsent = upload->end - upload->at;
+  if (upload->fd >= 0 && message->sent)
+    message->sent(read - MIN(read, unsent), message->sent_data);
+}
+
 static gboolean report(GError *failure, GError **error) {
   g_propagate_error(error, failure);
   return FALSE;
@@ -94,8 +102,10 @@ gboolean upload_until_readable(ImapSession *session, GError **error) {
       continue;
     }
     upload->at += taken;
-    if (taken > 0)
+    if (taken > 0) {
       session_arm_deadline(session);
+      report_sent(upload);
+    }
     if (upload->at == upload->end) {
       readable = stream_pending(session->stream);
       continue;
@@ -126,8 +136,8 @@ static gboolean run(ImapSession *session, Upload *upload, GError **error) {
   return ok;
 }
 
-ImapTag session_send_file(ImapSession *session, Command *command, int fd, guint64 offset,
-                          guint64 size, GError **error) {
+ImapTag session_send_file(ImapSession *session, Command *command, const ImapMessage *message,
+                          GError **error) {
   if (!session_check(session, error) || !command_check(command, error))
     return 0;
   g_autofree Upload *upload = g_malloc(sizeof *upload); /* the buffer need not be cleared */
@@ -144,9 +154,10 @@ ImapTag session_send_file(ImapSession *session, Command *command, int fd, guint6
     memset(upload, 0, offsetof(Upload, buffer));
     upload->head = part;
     upload->head_left = length;
-    upload->fd = next ? -1 : fd;
-    upload->offset = offset;
-    upload->left = next ? 0 : size;
+    upload->message = message;
+    upload->fd = next ? -1 : message->fd;
+    upload->offset = message->offset;
+    upload->left = next ? 0 : message->size;
     if (!run(session, upload, error))
       return 0;
     part = next;

@@ -142,6 +142,28 @@ static gboolean renew_locked(Store *store, guint32 id, guint32 uidvalidity, guin
   return txn_commit_locked(store, error);
 }
 
+static gboolean rename_locked(Store *store, const char *from, const char *to, char delimiter,
+                              GError **error) {
+  if (!txn_commit_locked(store, error) || !txn_begin_locked(store, error))
+    return FALSE;
+  const char below[] = {delimiter, 0};
+  autostmt *stmt = conn_stmt(store->conn, STMT_FOLDER_RENAME);
+  sqlite3_bind_text(stmt, 1, from, -1, SQLITE_STATIC);
+  sqlite3_bind_text(stmt, 2, to, -1, SQLITE_STATIC);
+  sqlite3_bind_text(stmt, 3, below, -1, SQLITE_STATIC);
+  if (sqlite3_step(stmt) != SQLITE_DONE)
+    return txn_fail_locked(store, "cannot rename a folder", error);
+  return txn_commit_locked(store, error);
+}
+
+gboolean store_folder_rename(Store *store, const char *from, const char *to, char delimiter,
+                             GError **error) {
+  writer_lock(store);
+  gboolean ok = rename_locked(store, from, to, delimiter, error);
+  writer_unlock(store);
+  return ok;
+}
+
 gboolean store_folder_renew(Store *store, guint32 folder, guint32 uidvalidity, guint32 *space_out,
                             GError **error) {
   writer_lock(store);

@@ -5,8 +5,9 @@
  * It knows no network, and nothing of the index: that can be rebuilt from the server, this cannot.
  * So it lives in the state folder, and messages are told by mailbox, UIDVALIDITY and UID.
  *
- *   DIR/journal.db   SQLite, WAL
- *   DIR/local/N      octets of local file N
+ *   DIR/journal.db        SQLite, WAL
+ *   DIR/local/N           octets of local file N
+ *   DIR/local.aside-DATE  what was in DIR/local when journal.db was gone
  *
  * A call that returned TRUE survives kill -9 of the process at any moment; after journal_sync also
  * a crash of the machine. A journal that is damaged or of another account is never set aside by
@@ -23,8 +24,9 @@
 typedef struct Journal Journal;
 
 /* Opens or creates the journal in @dir (created 0700) for @identity. Files in DIR/local without a
- * row are deleted. CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, FAILED. The
- * store's lock keeps a second process out. */
+ * row are deleted, but set aside when there was no journal yet; rows without their file go, unless
+ * a change names them. CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, BUSY (open
+ * already), FAILED. The store's lock keeps a second process out. */
 Journal *journal_open(const char *dir, const char *identity, GError **error);
 void journal_close(Journal **journal);
 
@@ -123,8 +125,9 @@ gboolean journal_change_add(Journal *journal, Change *changes, gsize count, cons
 gboolean journal_change_update(Journal *journal, const Change *const *changes, gsize count,
                                GError **error);
 /* Ends @count changes in one transaction: their rows go; where @uids[i] is not 0, @name of the
- * change is given to that message of its target under @uidvalidities[i] (both may be NULL: no
- * names); and the local files that they name go, with their octets, but those in state FAILED. */
+ * change is given to that message of its target, as the journal has it by now, under
+ * @uidvalidities[i] (both may be NULL: no names); and the local files that they name go, with their
+ * octets, but those in state FAILED. */
 gboolean journal_change_end(Journal *journal, const Change *const *changes, gsize count,
                             const guint32 *uidvalidities, const guint32 *uids, GError **error);
 /* All of them, by id: GPtrArray of Change with free function. */

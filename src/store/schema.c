@@ -67,6 +67,9 @@ static const char *const statements[STMT_COUNT] = {
         " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [STMT_FOLDER_UPDATE] = "UPDATE folder SET parent = ?2, level = ?3, name = ?4, mailbox = ?5,"
                            " selectable = ?6, role = ?7 WHERE id = ?1",
+    [STMT_FOLDER_RENAME] = "UPDATE folder SET mailbox = ?2 || substr(mailbox, length(?1) + 1)"
+                           " WHERE mailbox = ?1 OR (?3 <> '' AND"
+                           " substr(mailbox, 1, length(?1) + 1) = ?1 || ?3)",
     [STMT_FOLDER_DELETE] = "DELETE FROM folder WHERE id = ?1",
     [STMT_FOLDER_RENEW] = "UPDATE folder SET space = ?2, uidvalidity = ?3, uidnext = 0, modseq = 0,"
                           " count = 0, mtime = ?4, listed = 0 WHERE id = ?1",

@@ -110,6 +110,11 @@ void store_folder_change_free(StoreFolderChange *change);
 gboolean store_folders_apply(Store *store, const StoreMailbox *mailboxes, gsize count,
                              GPtrArray **added_out, GPtrArray **removed_out, GError **error);
 
+/* The server has renamed @from to @to, and with it what is below (@delimiter; 0: nothing). Their messages
+ * stay; where they are shown changes with the next store_folders_apply. */
+gboolean store_folder_rename(Store *store, const char *from, const char *to, char delimiter,
+                             GError **error);
+
 /* Begins a new uidspace for @folder under @uidvalidity: its messages are dropped, it is no longer
  * listed. *@space_out is the new uidspace. */
 gboolean store_folder_renew(Store *store, guint32 folder, guint32 uidvalidity, guint32 *space_out,

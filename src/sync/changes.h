@@ -17,8 +17,8 @@
 typedef enum {
   CHANGE_DONE,
   CHANGE_REFUSED, /* the server said NO, or it cannot be done: see the error; nothing was changed */
-  CHANGE_GONE,    /* the message is no longer where it was; of an UPLOAD that replaces: the new one
-                     is there, somebody else removed the old one (counts as done) */
+  CHANGE_GONE,    /* the message is no longer where it was, or its mailbox is not; of an UPLOAD that
+                     replaces: the new one is there, the old one was gone (counts as done) */
 } ChangeOutcome;
 
 /* What became of a change. */
@@ -31,7 +31,8 @@ typedef struct {
 typedef struct {
   /* @change is settled: the caller updates the index, then ends it in the journal. Called once for
    * each, in any order, on the session's thread; not while a command is in flight that could tell
-   * more. @change is of the array given. */
+   * more. @change is of the array given, and is not looked at afterwards. No hook may use the
+   * session. */
   void (*settled)(Change *change, const ChangeResult *result, gpointer data);
   /* FLAGS: the server's word on the flags of a message, also of ones not asked for. NULL: none. */
   void (*flags)(guint32 uid, guint flags, const char *const *keywords, guint64 modseq, gpointer data);
@@ -46,11 +47,14 @@ typedef struct {
  * set, or pipelined APPENDs. Moves a mailbox that has no MOVE by COPY, STORE \Deleted and UID
  * EXPUNGE, never expunging others; where UIDPLUS is missing as well it is REFUSED. EXPUNGE sets
  * \Deleted first. An UPLOAD that replaces uses REPLACE where offered and source and target are one
- * mailbox; else it appends, journals ARRIVED, and removes the old one. An abandoned change is only
- * looked up: it is DONE, or REFUSED with CANCELLED.
+ * mailbox; else it appends, journals ARRIVED, and removes the old one; if that is not to be removed,
+ * it is DONE all the same. An abandoned change is only looked up: it is DONE, or REFUSED with
+ * CANCELLED; but what has ARRIVED is done to its end, for half of it is neither.
  *
  * A UIDVALIDITY that is no longer that of the mailbox makes its changes GONE. With no UID told by
- * the server (no UIDPLUS) the new message is searched for.
+ * the server (no UIDPLUS) the new message is searched for; such an UPLOAD or COPY is journaled as
+ * ARRIVED with no UID before. What was SENT is REFUSED when its target does not let itself be looked
+ * at, though it may have been done.
  *
  * FALSE: the session is dead, or the journal cannot be written; changes that were not settled are in
  * the journal as far as they came, and a later run goes on from there. */

@@ -146,7 +146,9 @@ static void on_fetch(const ImapFetch *fetch, gpointer data) {
       .whole = (fetch->have & whole) == whole,
       .keywords = g_strjoinv(" ", (char **) fetch->keywords),
   };
-  if (row.whole)
+  if (row.whole && run->hooks->name)
+    row.name = run->hooks->name(run->folder, row.uid, run->hooks->data);
+  if (row.whole && !row.name)
     row.name = name_for_message(fetch->header, fetch->header_size, fetch->internal_date, fetch->uid);
   g_array_append_val(run->rows, row);
   run->done++;

@@ -23,6 +23,8 @@ typedef struct {
   /* @done of @total messages of a long listing have come; called at least once a second while it
    * flows. */
   void (*progress)(guint32 folder, guint32 done, guint32 total, gpointer data);
+  /* The file name that the user gave to message @uid of @folder (g_free), or NULL. May be NULL. */
+  char *(*name)(const StoreFolder *folder, guint32 uid, gpointer data);
   gpointer data;
 } SyncHooks;
 

@@ -117,8 +117,14 @@ static void test_pipelined(void) {
   g_autoptr(GError) error = NULL;
   autofd int fd = file_with("1h\n\xff\rz");
   static const char *const keywords[] = {"$Forwarded", NULL};
-  ImapMessage message = {MSG_FLAG_SEEN | MSG_FLAG_DRAFT | MSG_FLAG_RECENT, keywords, 837596665,
-                         fd, 1, 5};
+  ImapMessage message = {
+      .flags = MSG_FLAG_SEEN | MSG_FLAG_DRAFT | MSG_FLAG_RECENT,
+      .keywords = keywords,
+      .internal_date = 837596665,
+      .fd = fd,
+      .offset = 1,
+      .size = 5,
+  };
   ImapAppended appended;
   Stage stage = {0};
   stage_open(&stage, pipelined, 10000, NULL);
@@ -388,13 +394,25 @@ static void reads_slowly(Peer *peer) {
   peer_hang(peer);
 }
 
+/* Notes how far an upload is. */
+static void on_sent(guint64 octets, gpointer data) {
+  guint64 *sent = data;
+  g_assert_cmpuint(octets, >=, *sent);
+  g_assert_cmpuint(octets, <=, LONG);
+  *sent = octets;
+}
+
 static void test_slow_upload_flows(void) {
   g_autoptr(GError) error = NULL;
   autofd int fd = file_of(LONG);
   Stage stage = {0};
   stage_open(&stage, reads_slowly, SILENCE_MS, NULL);
   gint64 began = g_get_monotonic_time();
-  ImapTag tag = send_octets(&stage, "INBOX", fd, LONG, &error);
+  guint64 sent = 0;
+  ImapMessage message = {
+      .internal_date = IMAP_NO_DATE, .fd = fd, .size = LONG, .sent = on_sent, .sent_data = &sent};
+  ImapTag tag = imap_append_send(stage.session, "INBOX", &message, &error);
+  g_assert_cmpuint(sent, ==, LONG);
   g_assert_true(imap_append_wait(stage.session, tag, NULL, &error));
   g_assert_no_error(error);
   g_assert_cmpint(g_get_monotonic_time() - began, >, 3 * SILENCE_MS * 1000);

@@ -191,6 +191,17 @@ void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGues
   }
 }
 
+static gboolean count_folder(guint32 number, const EngineEntry *entry, gpointer data) {
+  *(guint *) data += entry->local && entry->local->is_folder;
+  return TRUE;
+}
+
+guint engine_local_folders(Engine *engine, EngineDir dir) {
+  guint count = 0;
+  engine_guests_scan(engine, dir, 0, count_folder, &count);
+  return count;
+}
+
 /* ---- octets ---- */
 
 static void copy_body_locked(Engine *engine, const Row *row, EngineMsg msg, int fd) {

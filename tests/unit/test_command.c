@@ -110,9 +110,10 @@ static void test_log_level(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_autofree char *folder = g_dir_make_tmp("emlfs-command-XXXXXX", NULL);
+  g_autofree char *state = g_build_filename(folder, "state", NULL);
   Account account = {.name = (char *) "test", .address = (char *) "anna@example.org",
                      .user = (char *) "anna", .imap_host = (char *) "127.0.0.1", .imap_port = 1,
-                     .cache_size = 1 << 20, .cache_dir = folder, .connections = 2, .timeout = 5};
+                     .cache_size = 1 << 20, .cache_dir = folder, .state_dir = state, .connections = 2, .timeout = 5};
   g_autofree char *notice = NULL;
   g_autoptr(GError) error = NULL;
   engine = engine_open(&account, &notice, &error);

@@ -530,7 +530,7 @@ static void full_disk_child(const char *dir) {
   _exit(0);
 }
 
-static void test_full_disk(void) {
+G_GNUC_UNUSED static void test_full_disk(void) {
   char *dir = new_dir();
   pid_t pid = fork();
   g_assert_cmpint(pid, >=, 0);
@@ -563,6 +563,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/store/later-damage", test_later_damage);
   g_test_add_func("/store/packs-damaged", test_packs_damaged);
   g_test_add_func("/store/busy", test_busy);
+#ifndef __SANITIZE_THREAD__ /* whose own thread keeps an ordinary user from a user namespace */
   g_test_add_func("/store/full-disk", test_full_disk);
+#endif
   return g_test_run();
 }
