@@ -10,9 +10,10 @@
  * a step behind.
  *
  * What keeps it harmless: only bodies whose octets the store has whole are pushed, and those never
- * change; a message that was open for writing is left alone. The kernel takes them only for nodes that it knows. The thread may wait inside the kernel
- * for a page that a READ has locked, so no thread that answers requests ever waits for it; nothing
- * is pushed while a change of size is on its way to the kernel.
+ * change; a message that was open for writing is left alone. The kernel takes them only for nodes
+ * that it knows. The thread may wait inside the kernel for a page that a READ has locked, so no
+ * thread that answers requests ever waits for it; nothing is pushed while a change of size is on
+ * its way to the kernel.
  */
 #pragma once
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "fs/ctl.h"
 #include "fs/listed.h"
@@ -199,6 +200,24 @@ pid_t files_process(pid_t thread) {
   if (status)
     fclose(status);
   return process > 0 ? process : thread;
+}
+
+#define STAT_FLAGS 6      /* words after the name in /proc/N/stat, see proc(5) */
+#define STAT_EXIT_CODE 49
+#define FLAG_EXITING 4u
+
+gboolean files_is_killed(pid_t thread) {
+  g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int) thread);
+  g_autofree char *text = NULL;
+  if (!g_file_get_contents(path, &text, NULL, NULL))
+    return FALSE;
+  const char *name_end = strrchr(text, ')');
+  g_auto(GStrv) words = g_strsplit(name_end ? name_end + 2 : "", " ", -1);
+  if (g_strv_length(words) <= STAT_EXIT_CODE)
+    return FALSE;
+  guint64 flags = g_ascii_strtoull(words[STAT_FLAGS], NULL, 10);
+  guint64 code = g_ascii_strtoull(words[STAT_EXIT_CODE], NULL, 10);
+  return (flags & FLAG_EXITING) && WIFSIGNALED((int) code);
 }
 
 void files_reply(Fs *fs, fuse_req_t req, struct fuse_file_info *fi, OpenFile opened,

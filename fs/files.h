@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What is open: a directory, a message for reading, a message or local file whose octets may change, a text of
- * .control. An inode number is all that most requests bring, so what is open can be asked for by that,
- * too: a file that has lost its name, or that became a message meanwhile, is still there for who has it
- * open.
+ * What is open: a directory, a message for reading, a message or local file whose octets may change, a
+ * text of .control. An inode number is all that most requests bring, so what is open can be asked for
+ * by that, too: a file that has lost its name, or that became a message meanwhile, is still there for
+ * who has it open.
  *
  * A handle belongs to the kernel from the answer of OPEN or CREATE until RELEASE; who else wants it takes
  * a reference. Any thread may call any of these.
@@ -36,9 +36,11 @@ typedef struct {
   gboolean writable;
   pid_t owner;          /* `file`: the process that opened it */
   gint changes;         /* `file`: Changes, atomic */
-  gboolean nameless;    /* `last` are the attributes it had when its name went; under the lock of OpenFiles */
+  gint abandoned;       /* `file`: who closed it last was being killed; atomic */
+  /* Under the lock of OpenFiles: */
+  gboolean nameless;    /* `last` are the attributes it had when its name went */
   struct stat last;
-  guint references;     /* under the same lock */
+  guint references;
 } OpenFile;
 
 /* Those that are still open when the mount ends under them are closed with it (the kernel then sends no
@@ -77,6 +79,9 @@ GMutex *files_octets(Fs *fs, const OpenFile *file);
 void files_keep(Fs *fs, const struct stat *st);
 /* Attributes of a node that the engine does not know any more, but somebody has open. */
 gboolean files_stat(Fs *fs, fuse_ino_t ino, struct stat *st_out);
+
+/* Whether thread @thread is ending because a signal killed its process. */
+gboolean files_is_killed(pid_t thread);
 
 /* The process that thread @thread is part of, as far as it can be told. */
 pid_t files_process(pid_t thread);

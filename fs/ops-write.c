@@ -7,7 +7,9 @@
  * programs write one after the other, each of which closes its own copy as it ends. So a FLUSH commits
  * only what was written through that handle, and only when it comes from the process that opened it;
  * what is left then is committed by RELEASE, when the last copy is closed and nobody waits. A file that
- * was only created is not committed at all: `touch x.eml` is followed by somebody who fills it.
+ * was only created is not committed at all: `touch x.eml` is followed by somebody who fills it. Neither
+ * is what a program had written when it was killed: half a letter is none, least of all in the place of a
+ * whole one.
  */
 #include <fcntl.h>
 
@@ -157,7 +159,11 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) 
   Fs *fs = fuse_req_userdata(req);
   OpenFile *file = files_of(fi);
   pid_t thread = fuse_req_ctx(req)->pid;
-  if (file && file->file && g_atomic_int_get(&file->changes) == CHANGES_WRITTEN
+  gint changes = file && file->file ? g_atomic_int_get(&file->changes) : CHANGES_NONE;
+  gboolean killed = changes != CHANGES_NONE && files_is_killed(thread);
+  if (changes != CHANGES_NONE)
+    g_atomic_int_set(&file->abandoned, killed);
+  if (changes == CHANGES_WRITTEN && !killed
       && (thread == file->owner || files_process(thread) == file->owner)
       && engine_file_is_dirty(file->file))
     commit(fs, req, file);
@@ -165,14 +171,32 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) 
     fuse_reply_err(req, 0);
 }
 
+/* What the kernel knows of a message that was open for writing may be of octets that it never got. */
+static void tell_kernel(Fs *fs, fuse_ino_t ino) {
+  Node node;
+  if (!node_parse(ino, &node) || node.kind != NODE_MESSAGE)
+    return;
+  g_autoptr(EngineFolder) folder = engine_folder_by_space(fs->engine, node.id, NULL);
+  EngineNews news = {.kind = ENGINE_NEWS_MESSAGE_SIZE, .folder = folder ? folder->id : 0,
+                     .msg = {node.id, node.uid}};
+  notify_news(&news, 1, fs->notify);
+}
+
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   Fs *fs = fuse_req_userdata(req);
   OpenFile *file = files_of(fi);
+  gboolean writable = file && file->writable;
   if (file && file->file && g_atomic_int_get(&file->changes) != CHANGES_NONE
-      && engine_file_is_dirty(file->file))
-    commit(fs, NULL, file);
+      && engine_file_is_dirty(file->file)) {
+    if (g_atomic_int_get(&file->abandoned))
+      log_info("what a program was writing when it was killed is not stored on the server");
+    else
+      commit(fs, NULL, file);
+  }
   if (file)
     files_unref(fs, file);
+  if (writable)
+    tell_kernel(fs, ino);
   fuse_reply_err(req, 0);
 }
 

@@ -53,7 +53,9 @@ static const char *const statements[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_IDENTITY_GET] = "SELECT value FROM meta WHERE key = 'identity'",
-    [SQL_IDENTITY_SET] = "INSERT INTO meta VALUES('identity', ?1)",
+    [SQL_PENDING] = "SELECT EXISTS(SELECT 1 FROM change) OR EXISTS(SELECT 1 FROM local)",
+    [SQL_NAME_CLEAR] = "DELETE FROM name",
+    [SQL_IDENTITY_SET] = "INSERT OR REPLACE INTO meta VALUES('identity', ?1)",
     [SQL_LOCAL_NUMBER] =
         "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'local'), 0),"
         " coalesce((SELECT max(id) FROM local), 0))",
@@ -237,13 +239,37 @@ static gboolean quick_check(Journal *journal, GError **error) {
   return ok;
 }
 
+static gboolean run_sql(Journal *journal, JournalSql id, const char *text) {
+  autostmt *stmt = journal_stmt_locked(journal, id);
+  if (text)
+    stmt_bind_text(stmt, 1, text);
+  return sqlite3_step(stmt) == SQLITE_DONE;
+}
+
+/* Another account's journal, in which nothing is left to do, is this one's from now on. */
+static gboolean take_over(Journal *journal, const char *identity, GError **error) {
+  return (run_sql(journal, SQL_BEGIN, NULL) && run_sql(journal, SQL_NAME_CLEAR, NULL) &&
+          run_sql(journal, SQL_IDENTITY_SET, identity) && run_sql(journal, SQL_COMMIT, NULL)) ||
+         set_sql(journal, "cannot begin", error);
+}
+
+static gboolean is_pending(Journal *journal) {
+  autostmt *stmt = journal_stmt_locked(journal, SQL_PENDING);
+  return sqlite3_step(stmt) != SQLITE_ROW || sqlite3_column_int(stmt, 0) != 0;
+}
+
 static gboolean check_identity(Journal *journal, const char *identity, GError **error) {
-  autostmt *stmt = journal_stmt_locked(journal, SQL_IDENTITY_GET);
-  if (sqlite3_step(stmt) != SQLITE_ROW)
-    return set_damaged(journal, "it does not say whose it is", error);
-  if (g_strcmp0((const char *) sqlite3_column_text(stmt, 0), identity) != 0)
-    return set_config(journal, "belongs to another account", error);
-  return TRUE;
+  gboolean ours;
+  {
+    autostmt *stmt = journal_stmt_locked(journal, SQL_IDENTITY_GET);
+    if (sqlite3_step(stmt) != SQLITE_ROW)
+      return set_damaged(journal, "it does not say whose it is", error);
+    ours = g_strcmp0((const char *) sqlite3_column_text(stmt, 0), identity) == 0;
+  }
+  if (ours)
+    return TRUE;
+  return is_pending(journal) ? set_config(journal, "belongs to another account", error)
+                             : take_over(journal, identity, error);
 }
 
 static gboolean check_content(Journal *journal, const char *identity, gboolean *fresh_out,

@@ -25,7 +25,8 @@ typedef struct Journal Journal;
 
 /* Opens or creates the journal in @dir (created 0700) for @identity. Files in DIR/local without a
  * row are deleted, but set aside when there was no journal yet; rows without their file go, unless
- * a change names them. CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, BUSY (open
+ * a change names them. One of another identity is taken over when nothing is left to do in it.
+ * CORRUPT, CONFIG (another identity, a newer version), NO_SPACE, BUSY (open
  * already), FAILED. The store's lock keeps a second process out. */
 Journal *journal_open(const char *dir, const char *identity, GError **error);
 void journal_close(Journal **journal);

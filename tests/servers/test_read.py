@@ -164,32 +164,6 @@ def test_reading_does_not_set_seen(dovecot, mount):
         assert all("\\Seen" not in message.flags for message in box.fetch_all("INBOX").values())
 
 
-def test_writing_is_refused_for_now(dovecot, mount):
-    user = dovecot.user()
-    with user.connect() as box:
-        box.append("INBOX", sample("read-only"))
-    m = mount(user)
-    path = next(iter(m.messages().values()))
-    inbox = m.dir / "INBOX"
-
-    def refused(call):
-        with pytest.raises(OSError) as caught:
-            call()
-        assert caught.value.errno == errno.EROFS, caught.value
-
-    refused(lambda: open(path, "r+b"))
-    refused(lambda: open(inbox / "new.eml", "wb"))
-    refused(path.unlink)
-    refused(lambda: path.rename(inbox / "other.eml"))
-    refused(lambda: os.mkdir(inbox / "sub"))
-    refused(lambda: os.rmdir(inbox))
-    refused(lambda: os.truncate(path, 0))
-    refused(lambda: os.chmod(path, 0o644))
-    refused(lambda: os.link(path, inbox / "hard.eml"))
-    refused(lambda: os.symlink("x", inbox / "soft"))
-    refused(lambda: os.utime(path, (1, 1)))
-
-
 def test_lookups_of_what_is_not_there(dovecot, mount):
     user = dovecot.user()
     with user.connect() as box:

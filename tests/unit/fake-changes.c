@@ -258,7 +258,7 @@ EngineFile *engine_file_create(Engine *engine, EngineDir dir, const char *name, 
     g_propagate_error(error, g_steal_pointer(&missing));
   else if (g_str_has_suffix(name, ".eml") && name[0] != '.' && !dir.local
            && (!found.home || !found.home->space))
-    set(error, EML_ERROR_INVALID);
+    set(error, EML_ERROR_FIXED);
   else
     file = open_local_locked(engine, add_local_locked(engine, dir, name, FALSE), FALSE);
   g_mutex_unlock(&engine->lock);
@@ -395,7 +395,7 @@ static void upload_locked(Engine *engine, Change *change, Local *local, Folder *
   tell_name(change, folder->id, name);
 }
 
-/* What could not be uploaded stays under the name. */
+/* A letter stays under its name, the new octets of a message beside it. */
 static void fail_upload_locked(Engine *engine, Change *change, Local *local) {
   Folder *folder;
   Row *row = fake_row_locked(engine, local->msg, &folder);
@@ -403,12 +403,12 @@ static void fail_upload_locked(Engine *engine, Change *change, Local *local) {
   if (!row || local->name)
     return;
   g_autofree char *name = fake_row_name(row);
-  row->hidden = TRUE;
+  g_autofree char *beside = g_strconcat(name, ".failed", NULL);
   row->edit = 0;
   local->msg = (EngineMsg){0, 0};
   local->folder = folder->id;
-  local->name = g_intern_string(name);
-  tell_name(change, folder->id, name);
+  local->name = g_intern_string(beside);
+  tell_name(change, folder->id, beside);
 }
 
 static gboolean commit_locked(Engine *engine, Change *change, Local *local, GError **error) {
@@ -422,10 +422,8 @@ static gboolean commit_locked(Engine *engine, Change *change, Local *local, GErr
     local->dirty = FALSE;
     return TRUE;
   }
-  if (size_of(local) == 0) {
-    fail_upload_locked(engine, change, local);
-    return set(error, EML_ERROR_INVALID);
-  }
+  if (size_of(local) == 0)
+    return TRUE;
   g_autofree char *name = row ? fake_row_name(row) : g_strdup(local->name);
   if (!row)
     folder = g_hash_table_lookup(engine->folders, GUINT_TO_POINTER(local->folder));
