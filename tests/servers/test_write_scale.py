@@ -37,7 +37,7 @@ def test_rsync_while_the_server_is_restarted(dovecot, mount, tmp_path):
     target = m.dir / "Ziel"
     target.mkdir()
     command = ["rsync", "-a", "--itemize-changes", str(source) + "/", str(target) + "/"]
-    stop = threading.Event()
+    stop, restarts = threading.Event(), []
 
     def restart():
         for part in (1, 2, 3):
@@ -46,6 +46,7 @@ def test_rsync_while_the_server_is_restarted(dovecot, mount, tmp_path):
             if not stop.is_set():
                 dovecot.bed.run("stop")
                 dovecot.bed.run("start")
+                restarts.append(part)
 
     thread = threading.Thread(target=restart)
     thread.start()
@@ -63,7 +64,9 @@ def test_rsync_while_the_server_is_restarted(dovecot, mount, tmp_path):
     stop.set()
     thread.join()
     until(lambda: m.status()["state"] == "online", "online in the status", 2 * PATIENCE)
-    print("%d messages, %.0f MB in %.1f s, %d runs of rsync" % (count, octets / 1e6, took, runs))
+    print("%d messages, %.0f MB in %.1f s, %d runs of rsync, %d restarts"
+          % (count, octets / 1e6, took, runs, len(restarts)))
+    assert len(restarts) == 3
     subprocess.run(["diff", "-r", str(source), str(target)], check=True)
     again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert ">f" not in again, again[:2000]
