@@ -229,7 +229,8 @@ def test_rm_r(trouble):
         trouble.over()
         found = census(m, FROM, "Trash")
         for i in range(COUNT):
-            assert [octets for folder, octets in found.get(i, [])] == [letter(i)], "letter %d" % i
+            assert [octets for _, octets in found.get(i, [])] == [letter(i)], \
+                "letter %d: %s" % (i, [folder for folder, _ in found.get(i, [])])
         if not done.returncode:
             break
     assert FROM not in os.listdir(m.dir)
