@@ -224,6 +224,18 @@ void changes_after_folder(Changes *changes, guint32 folder, ChangesFn fn, gpoint
 
 /* ---- results ---- */
 
+/* What was stored takes room from now on, whether or not the server is asked soon. */
+static void count_quota(Engine *engine, const Settled *result) {
+  const Change *change = result->item->change;
+  if (result->outcome == CHANGE_REFUSED ||
+      (change->kind != CHANGE_UPLOAD && change->kind != CHANGE_COPY))
+    return;
+  g_mutex_lock(&engine->lock);
+  if (engine->quota.used >= 0)
+    engine->quota.used += (gint64) change->size;
+  g_mutex_unlock(&engine->lock);
+}
+
 /* Writes the results gathered so far and answers. */
 static gboolean write_results(Group *group, GError **error) {
   Changes *changes = group->changes;
@@ -238,6 +250,7 @@ static gboolean write_results(Group *group, GError **error) {
     ChangeItem *item = result->item;
     if (ok) {
       gboolean success = result->outcome != CHANGE_REFUSED;
+      count_quota(changes->engine, result);
       g_mutex_lock(&changes->lock);
       believe_locked(changes, item, success);
       changes->refused += !success && !item->wait;

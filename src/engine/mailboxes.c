@@ -104,6 +104,13 @@ static gboolean remove_folder(Job *job, ImapSession *session, GError **error) {
   static const ImapHandler handler = {.status = on_status};
   g_autoptr(GError) failure = NULL;
   gboolean gone = FALSE;
+  /* Of a mailbox that is selected, STATUS tells what the session has heard of so far. */
+  if (g_strcmp0(imap_session_selected(session), folder->mailbox) == 0 &&
+      !imap_noop(session, &failure) && !imap_session_alive(session)) {
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+  }
+  g_clear_error(&failure);
   if (folder->selectable) {
     imap_session_set_handler(session, &handler, &messages);
     ImapTag tag = imap_status_send(session, folder->mailbox, error);

@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -168,6 +169,10 @@ class Mount:
     def status(self):
         text = (self.dir / ".control" / "status").read_text()
         return dict(line.split(": ", 1) for line in text.splitlines())
+
+    def drained(self, seconds=PATIENCE):
+        """All that was changed is on the server, or was refused."""
+        until(lambda: not re.search(r"[1-9]\d* to ", self.status()["changes"]), "the end of all changes", seconds)
 
     def resident_kib(self, what="VmRSS"):
         for line in open("/proc/%d/status" % self.process.pid):
