@@ -206,7 +206,19 @@ pid_t files_process(pid_t thread) {
 #define STAT_EXIT_CODE 49
 #define FLAG_EXITING 4u
 
+/* Whether it has given up its memory already, which a program that ends does before its files are
+ * closed. */
+static gboolean is_exiting(pid_t thread) {
+  g_autofree char *path = g_strdup_printf("/proc/%d/status", (int) thread);
+  g_autofree char *text = NULL;
+  return g_file_get_contents(path, &text, NULL, NULL) && !strstr(text, "\nVmSize:");
+}
+
 gboolean files_is_killed(pid_t thread) {
+  /* In the middle of execve(2), which closes files too, the kernel would keep us waiting for `stat`
+   * until we have answered: only `status` can be read then. */
+  if (!is_exiting(thread))
+    return FALSE;
   g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int) thread);
   g_autofree char *text = NULL;
   if (!g_file_get_contents(path, &text, NULL, NULL))

@@ -208,6 +208,14 @@ static gint parse_flags(const char *text) {
   return flags & ~MSG_FLAG_RECENT; /* that one is the server's */
 }
 
+/* A letter on its way to the server will have flags; scratch never has. */
+static gboolean is_letter(Fs *fs, Node node) {
+  g_autoptr(EngineLocal) local =
+      node.kind == NODE_LOCAL ? engine_local_get(fs->engine, node.id, NULL) : NULL;
+  return local && !local->is_folder && !local->parent && local->name[0] != '.'
+         && g_str_has_suffix(local->name, ".eml");
+}
+
 static void set_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                           gsize size) {
   Fs *fs = fuse_req_userdata(req);
@@ -219,7 +227,8 @@ static void set_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, cons
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
-  } else if (node.kind != NODE_MESSAGE || !g_str_has_prefix(name, "user.mail.")) {
+  } else if ((node.kind != NODE_MESSAGE && !is_letter(fs, node))
+             || !g_str_has_prefix(name, "user.mail.")) {
     fuse_reply_err(req, ENOTSUP);
   } else if (!flags && !keywords) {
     fuse_reply_err(req, EPERM);
@@ -230,8 +239,9 @@ static void set_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, cons
     *wait = (SetWait){.fs = fs, .req = req};
     guint64 park = wait->park = park_begin(fs->parks, req);
     EngineMsg msg = {node.id, node.uid};
+    guint32 local = node.kind == NODE_LOCAL ? node.id : 0;
     park_waits(fs->parks, park,
-               engine_set_flags(fs->engine, msg, bits, flags ? NULL : text, on_set, wait));
+               engine_set_flags(fs->engine, msg, local, bits, flags ? NULL : text, on_set, wait));
   }
 }
 

@@ -88,9 +88,11 @@ EngineWait engine_rmdir(Engine *engine, EngineDir dir, const char *name, EngineD
                         gpointer data);
 
 /* Sets flags and keywords of a message as a whole (RECENT is left out); @flags -1, @keywords NULL:
- * they stay as they are. NOT_FOUND, INVALID (no keyword, or one that the folder does not take). */
-EngineWait engine_set_flags(Engine *engine, EngineMsg msg, gint flags, const char *keywords,
-                            EngineDone done, gpointer data);
+ * they stay as they are. With @local not 0: of the message that this letter becomes, which is waited
+ * for. NOT_FOUND, INVALID (no keyword, or one that the folder does not take), FIXED (scratch, or a
+ * letter that is still being written or has failed). */
+EngineWait engine_set_flags(Engine *engine, EngineMsg msg, guint32 local, gint flags,
+                            const char *keywords, EngineDone done, gpointer data);
 
 /* ---- files that are written ---- */
 

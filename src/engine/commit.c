@@ -324,6 +324,26 @@ static gboolean commit_scratch_locked(File *file, const Aim *aim, GError **error
   return journal_local_put(file->locals->engine->journal, row, error);
 }
 
+gboolean commit_unfinished_locked(File *file, GError **error) {
+  Engine *engine = file->locals->engine;
+  g_auto(Aim) aim = {0};
+  if (!file->dirty || file->sealed || file->unlinked || !file->size || !aim_locked(file, &aim))
+    return TRUE;
+  gboolean letter = !aim.dir.local && locals_is_letter(aim.name);
+  g_autofree char *beside = aim.shown ? NULL : failed_name(engine, aim.dir, aim.name);
+  g_autofree char *path = aim.dir.local ? NULL : locals_folder_path(engine, aim.folder);
+  Local row = {.id = file->data,
+               .parent = aim.dir.local,
+               .folder = path,
+               .name = beside ? beside : aim.name,
+               .state = letter ? LOCAL_FAILED : LOCAL_SCRATCH,
+               .size = file->size,
+               .mtime = file->mtime,
+               .ctime = g_get_real_time() / G_USEC_PER_SEC,
+               .reason = letter ? (char *) "it was still being written" : NULL};
+  return journal_local_put(engine->journal, &row, error);
+}
+
 static void fail_locked(File *file, const Aim *aim, const GError *why) {
   Engine *engine = file->locals->engine;
   file->dirty = FALSE;

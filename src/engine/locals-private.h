@@ -56,5 +56,8 @@ guint32 locals_data_number(Locals *locals, guint32 shown);
 void file_set_data_locked(File *file, guint32 data, int fd);
 /* The row of the local file that @entry shows. Takes Locals.lock. */
 Local *locals_row(Locals *locals, const OverlayEntry *entry, LocalState state, const char *reason);
+/* Journals what was written so far, so that it is found again, as a failed upload, should nobody be
+ * there to commit it: after a kill. */
+gboolean commit_unfinished_locked(File *file, GError **error);
 /* What the kernel and others see of its size and time. */
 void file_show_locked(File *file);

@@ -629,6 +629,7 @@ gboolean engine_file_sync(EngineFile *handle, GError **error) {
   int fd = file->fd;
   gboolean ok = fd < 0 || fdatasync(fd) == 0 ||
                 eml_error_set_errno(error, EML_ERROR_FAILED, errno, "a local file cannot be synced");
+  ok = ok && (fd < 0 || commit_unfinished_locked(file, error));
   g_mutex_unlock(&file->lock);
   return ok && journal_sync(file->locals->engine->journal, error);
 }

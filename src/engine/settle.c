@@ -155,12 +155,16 @@ static void put_row(StoreBatch *batch, const Settled *result) {
     log_info("a new message is not in the index yet: %s", error->message);
 }
 
-/* What was moved or replaced is no longer in its folder. With GONE others may have done it, which the
- * next sync tells as well; a row that is gone already is no error. */
-static void drop_row(StoreBatch *batch, guint32 uid) {
+/* What was moved or replaced is no longer in its folder, nor needs a name there. With GONE others may
+ * have done it, which the next sync tells as well; a row that is gone already is no error. */
+static void drop_row(Engine *engine, StoreBatch *batch, const ChangeItem *item) {
+  const Change *change = item->change;
+  guint32 uid = item->msg.uid;
   g_autoptr(GError) error = NULL;
   if (!store_batch_remove(batch, uid, uid, NULL, NULL, &error))
     log_info("a gone message is still in the index: %s", error->message);
+  if (journal_names_any(engine->journal, change->mailbox, change->uidvalidity))
+    journal_names_drop(engine->journal, change->mailbox, change->uidvalidity, uid, uid, NULL);
 }
 
 static void flush(StoreBatch *batch) {
@@ -194,7 +198,7 @@ static void settle_index(Engine *engine, const GArray *settled) {
       continue;
     if (!from)
       from = store_batch_new(engine->store, first->item->msg.space);
-    drop_row(from, result->item->msg.uid);
+    drop_row(engine, from, result->item);
   }
   if (from)
     flush(from);

@@ -16,7 +16,8 @@ typedef struct {
   EngineDir dir, to;
   char *name, *to_name;
   gboolean no_replace;
-  EngineMsg msg; /* FLAGS */
+  EngineMsg msg; /* FLAGS: of this … */
+  guint32 local; /* … or of what this becomes */
   gint flags;    /* -1: as they are */
   char *keywords;
   EngineWait wait;
@@ -406,6 +407,15 @@ static void flags_run(Verb *verb) {
   Engine *engine = verb->engine;
   g_autoptr(GError) error = NULL;
   EngineMsg msg = overlay_resolve(engine->overlay, verb->msg);
+  if (verb->local && !overlay_resolve_local(engine->overlay, verb->local, &msg)) {
+    g_autoptr(OverlayEntry) letter =
+        overlay_get(engine->overlay, overlay_local_number(verb->local));
+    if (letter && letter->change)
+      verb_after(verb, letter->change);
+    else
+      verb_fail(verb, EML_ERROR_FIXED, "only what is on the server has flags");
+    return;
+  }
   guint32 busy = busy_with(engine, msg);
   if (busy) {
     verb_after(verb, busy);
@@ -474,8 +484,8 @@ EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, Engine
   return verb_start(verb, done, data);
 }
 
-EngineWait engine_set_flags(Engine *engine, EngineMsg msg, gint flags, const char *keywords,
-                            EngineDone done, gpointer data) {
+EngineWait engine_set_flags(Engine *engine, EngineMsg msg, guint32 local, gint flags,
+                            const char *keywords, EngineDone done, gpointer data) {
   g_auto(GStrv) words = g_strsplit(keywords ? keywords : "", " ", -1);
   for (char **word = words; *word; word++)
     if (**word && !is_keyword(*word)) {
@@ -488,6 +498,7 @@ EngineWait engine_set_flags(Engine *engine, EngineMsg msg, gint flags, const cha
   *verb = (Verb){.engine = engine,
                  .kind = VERB_FLAGS,
                  .msg = msg,
+                 .local = local,
                  .flags = flags,
                  .keywords = g_strdup(keywords)};
   return verb_start(verb, done, data);

@@ -78,31 +78,61 @@ static char *date_text(gint64 seconds) {
                          tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
 }
 
-/* Completes @command by the mailbox and @message and sends all of it. */
-static ImapTag send_message(ImapSession *session, Command *command, const char *mailbox,
-                            const ImapMessage *message, GError **error) {
+/* Appends @message to @command, up to its octets. */
+static gboolean add_message(const ImapSession *session, Command *command,
+                            const ImapMessage *message, gboolean ask, GError **error) {
   guint64 limit = imap_session_append_limit(session);
   if (limit > 0 && message->size > limit) {
     g_set_error(error, EML_ERROR, EML_ERROR_TOO_BIG,
                 "%s takes messages of up to %" G_GUINT64_FORMAT " bytes", session->host, limit);
-    return 0;
+    return FALSE;
   }
   g_autofree char *flags = flag_list(message->flags, message->keywords, error);
   g_autofree char *date = date_text(message->internal_date);
   if (!flags)
-    return 0;
-  command_string(command, mailbox);
+    return FALSE;
   command_raw(command, flags);
   if (date)
     command_raw(command, date);
-  command_file(command, message->size, message->size >= ASK_FROM);
-  return session_send_file(session, command, message, error);
+  command_file(command, message->size, ask);
+  return TRUE;
+}
+
+/* Completes @command by the mailbox and @message and sends all of it. */
+static ImapTag send_message(ImapSession *session, Command *command, const char *mailbox,
+                            const ImapMessage *message, GError **error) {
+  command_string(command, mailbox);
+  if (!add_message(session, command, message, message->size >= ASK_FROM, error))
+    return 0;
+  return session_send_files(session, command, message, 1, NULL, error);
 }
 
 ImapTag imap_append_send(ImapSession *session, const char *mailbox, const ImapMessage *message,
                          GError **error) {
   g_autoptr(Command) command = session_command(session, "APPEND");
   return send_message(session, command, mailbox, message, error);
+}
+
+ImapTag imap_append_many_send(ImapSession *session, const char *mailbox,
+                              const ImapMessage *messages, gsize count, gsize *unread_out,
+                              GError **error) {
+  if (unread_out)
+    *unread_out = count;
+  if (!(session->caps & IMAP_CAP_MULTIAPPEND))
+    return (ImapTag) refuse(session, "MULTIAPPEND", error);
+  if (!(session->caps & IMAP_CAP_LITERAL_PLUS))
+    return (ImapTag) refuse(session, "LITERAL+", error);
+  g_autoptr(Command) command = session_command(session, "APPEND");
+  command_string(command, mailbox);
+  for (gsize i = 0; i < count; i++) {
+    if (messages[i].size == 0) { /* to the server it would mean: take none */
+      g_set_error_literal(error, EML_ERROR, EML_ERROR_FAILED, "an empty message among others");
+      return 0;
+    }
+    if (!add_message(session, command, &messages[i], FALSE, error))
+      return 0;
+  }
+  return session_send_files(session, command, messages, count, unread_out, error);
 }
 
 /* What APPENDUID told, if @code is one. */
@@ -121,6 +151,18 @@ gboolean imap_append_wait(ImapSession *session, ImapTag tag, ImapAppended *appen
   if (appended_out)
     *appended_out = appended;
   return ok;
+}
+
+gboolean imap_append_many_wait(ImapSession *session, ImapTag tag, gsize count,
+                               guint32 *uidvalidity_out, GArray *uids_out, GError **error) {
+  g_autofree char *code = NULL, *arguments = NULL;
+  *uidvalidity_out = 0;
+  if (!session_wait(session, tag, &code, &arguments, error))
+    return FALSE;
+  if (g_strcmp0(code, "APPENDUID") == 0 &&
+      !code_append_uids(arguments, count, uidvalidity_out, uids_out))
+    log_info("an APPENDUID that cannot be believed");
+  return TRUE;
 }
 
 static void hear_appended(const Response *response, gpointer data) {

@@ -22,7 +22,8 @@ typedef struct {
                                   IMAP_NO_DATE: the server's now */
   int fd;                      /* read by pread, not closed */
   guint64 offset, size;        /* these octets, sent as they are: the caller has seen to CRLF */
-  /* @octets of @size are on their way; called often, must not use the session. NULL: none. */
+  /* @octets of @size are on their way; called often, must not use the session. NULL: none. Of
+   * several messages in one command only that of the first is called, for all of them together. */
   void (*sent)(guint64 octets, gpointer data);
   gpointer sent_data;
 } ImapMessage;
@@ -47,6 +48,22 @@ ImapTag imap_append_send(ImapSession *session, const char *mailbox, const ImapMe
  * such mailbox ([TRYCREATE]); QUOTA: over quota; TOO_BIG: the message is. */
 gboolean imap_append_wait(ImapSession *session, ImapTag tag, ImapAppended *appended_out,
                           GError **error);
+
+/* MULTIAPPEND (RFC 3502): all of @messages, @count of them, by one APPEND: the server takes all or
+ * none. REFUSED when IMAP_CAP_MULTIAPPEND or IMAP_CAP_LITERAL_PLUS is not offered; an empty message
+ * is FAILED. Nothing is asked for, so they should be small. Else as imap_append_send. *@unread_out
+ * (or NULL) is the index of the message whose file could not be read, which ended the session; else
+ * @count. */
+ImapTag imap_append_many_send(ImapSession *session, const char *mailbox,
+                              const ImapMessage *messages, gsize count, gsize *unread_out,
+                              GError **error);
+
+/* imap_wait for an APPEND of @count messages (also 1). Their UIDs are appended to @uids_out
+ * (guint32), in the order of the messages, and *@uidvalidity_out is the UIDVALIDITY of the mailbox;
+ * 0 and nothing when the server did not tell, or not in a way that can be believed. Errors as for
+ * imap_append_wait. */
+gboolean imap_append_many_wait(ImapSession *session, ImapTag tag, gsize count,
+                               guint32 *uidvalidity_out, GArray *uids_out, GError **error);
 
 /* UID REPLACE (RFC 8508): @message takes the place of @uid of the selected mailbox, in @mailbox,
  * in one step. REFUSED when IMAP_CAP_REPLACE is not offered; else as APPEND. Waits. */

@@ -77,6 +77,30 @@ static guint64 count_of(const GArray *ranges) {
   return count;
 }
 
+gboolean code_append_uids(const char *arguments, gsize count, guint32 *uidvalidity_out,
+                          GArray *uids) {
+  g_autoptr(GArray) ranges = g_array_new(FALSE, FALSE, sizeof(ImapRange));
+  guint32 uidvalidity = number(&arguments, FALSE), last = 0;
+  if (uidvalidity == 0 || !space_at(&arguments) || !ranges_at(&arguments, FALSE, ranges) ||
+      !end_at(arguments) || count_of(ranges) != count)
+    return FALSE;
+  for (guint i = 0; i < ranges->len; i++) {
+    const ImapRange *range = &g_array_index(ranges, ImapRange, i);
+    if (range->first <= last)
+      return FALSE;
+    last = range->last;
+  }
+  for (guint i = 0; i < ranges->len; i++) {
+    const ImapRange *range = &g_array_index(ranges, ImapRange, i);
+    for (guint32 at = 0; at <= range->last - range->first; at++) {
+      guint32 uid = range->first + at;
+      g_array_append_val(uids, uid);
+    }
+  }
+  *uidvalidity_out = uidvalidity;
+  return TRUE;
+}
+
 static int compare_ranges(gconstpointer a, gconstpointer b) {
   guint32 left = ((const ImapRange *) a)->first, right = ((const ImapRange *) b)->first;
   return (left > right) - (left < right);

@@ -16,6 +16,11 @@ gboolean code_set(const char *text, GArray *ranges);
 /* "38505 3955". Any thread. */
 gboolean code_append_uid(const char *arguments, ImapAppended *appended_out);
 
+/* "38505 3955,3957:3958" of @count messages: their UIDs as guint32, appended to @uids, ascending, as
+ * the server has to give them out. Any thread. */
+gboolean code_append_uids(const char *arguments, gsize count, guint32 *uidvalidity_out,
+                          GArray *uids);
+
 /* "38505 304,319:320 3956:3958" as ImapCopy, appended to @pairs: so many sources as destinations,
  * and sources only from @set, in which "*" is the largest number there is. Any thread. */
 gboolean code_copy_uid(const char *arguments, const char *set, guint32 *uidvalidity_out,

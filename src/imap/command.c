@@ -9,32 +9,51 @@
 #define QUOTED_MAX 1000 /* longer strings go as literals: servers bound their lines */
 #define LITERAL_MINUS_MAX 4096
 
+typedef struct {
+  GString *text;
+  guint gap; /* CommandGap bits */
+} Part;
+
 struct Command {
   CommandLiterals literals;
   char *verb;
-  GPtrArray *parts; /* GString, the last one open */
+  GPtrArray *parts; /* Part, the last one open */
   gboolean ended;
   gboolean wrong;
 };
 
+static void free_text(GString *text) {
+  secret_wipe(text->str, text->allocated_len);
+  g_string_free(text, TRUE);
+}
+
 static void free_part(gpointer data) {
-  GString *part = data;
-  secret_wipe(part->str, part->allocated_len);
-  g_string_free(part, TRUE);
+  Part *part = data;
+  free_text(part->text);
+  g_free(part);
+}
+
+/* Begins a part with room for @size octets, which comes after @gap. */
+static GString *next_part(Command *command, guint gap, gsize size) {
+  if (command->parts->len > 0)
+    ((Part *) command->parts->pdata[command->parts->len - 1])->gap = gap;
+  Part *part = g_new0(Part, 1);
+  part->text = g_string_sized_new(size);
+  g_ptr_array_add(command->parts, part);
+  return part->text;
 }
 
 /* The part that is being written, with room for @size more. A growing GString leaves a copy of a
  * password behind, so it is grown here and the old memory wiped. */
 static GString *open_part(Command *command, gsize size) {
-  guint last = command->parts->len - 1;
-  GString *part = command->parts->pdata[last];
-  if (part->len + size + 4 < part->allocated_len)
-    return part;
-  GString *larger = g_string_sized_new((part->len + size) * 2 + 64);
-  g_string_append_len(larger, part->str, (gssize) part->len);
-  free_part(part);
-  command->parts->pdata[last] = larger;
-  return larger;
+  Part *part = command->parts->pdata[command->parts->len - 1];
+  GString *text = part->text;
+  if (text->len + size + 4 < text->allocated_len)
+    return text;
+  part->text = g_string_sized_new((text->len + size) * 2 + 64);
+  g_string_append_len(part->text, text->str, (gssize) text->len);
+  free_text(text);
+  return part->text;
 }
 
 Command *command_new(CommandLiterals literals, const char *verb) {
@@ -42,7 +61,7 @@ Command *command_new(CommandLiterals literals, const char *verb) {
   command->literals = literals;
   command->verb = g_strdup(verb);
   command->parts = g_ptr_array_new_with_free_func(free_part);
-  g_ptr_array_add(command->parts, g_string_sized_new(240));
+  next_part(command, 0, 240);
   command_glue(command, verb);
   return command;
 }
@@ -97,10 +116,8 @@ void command_string(Command *command, const char *text) {
     gboolean wait = command->literals == COMMAND_LITERAL_SYNC ||
                     (command->literals == COMMAND_LITERAL_MINUS && length > LITERAL_MINUS_MAX);
     g_string_append_printf(part, "{%" G_GSIZE_FORMAT "%s}\r\n", length, wait ? "" : "+");
-    if (wait) {
-      part = g_string_sized_new(length + 64);
-      g_ptr_array_add(command->parts, part);
-    }
+    if (wait)
+      part = next_part(command, COMMAND_GO, length + 64);
     g_string_append_len(part, text, (gssize) length);
   }
 }
@@ -110,9 +127,7 @@ void command_file(Command *command, guint64 size, gboolean ask) {
                   (command->literals == COMMAND_LITERAL_MINUS && size > LITERAL_MINUS_MAX);
   g_string_append_printf(open_part(command, 40), " {%" G_GUINT64_FORMAT "%s}\r\n", size,
                          wait ? "" : "+");
-  if (wait)
-    g_ptr_array_add(command->parts, g_string_new(NULL));
-  command->ended = TRUE;
+  next_part(command, COMMAND_FILE | (wait ? COMMAND_GO : 0u), 64);
 }
 
 const char *command_verb(const Command *command) {
@@ -133,7 +148,11 @@ const char *command_part(Command *command, guint index, gsize *size_out) {
   command->ended = TRUE;
   if (index >= command->parts->len)
     return NULL;
-  const GString *part = command->parts->pdata[index];
-  *size_out = part->len;
-  return part->str;
+  const GString *text = ((Part *) command->parts->pdata[index])->text;
+  *size_out = text->len;
+  return text->str;
+}
+
+guint command_gap(const Command *command, guint index) {
+  return ((Part *) command->parts->pdata[index])->gap;
 }

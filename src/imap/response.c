@@ -42,6 +42,7 @@ static const struct {
     {"CREATE-SPECIAL-USE", IMAP_CAP_CREATE_SPECIAL_USE},
     {"ACL", IMAP_CAP_ACL},
     {"REPLACE", IMAP_CAP_REPLACE},
+    {"MULTIAPPEND", IMAP_CAP_MULTIAPPEND},
 };
 
 /* What RFC 9051 makes part of the base protocol. */

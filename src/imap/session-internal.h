@@ -11,7 +11,7 @@
 #include "imap/command.h"
 #include "imap/response.h"
 
-/* A file that is being sent, see upload.c. */
+/* A command with files that is being sent, see upload.c. */
 typedef struct Upload Upload;
 
 struct ImapSession {
@@ -65,10 +65,12 @@ ImapTag session_enlist(ImapSession *session, const char *verb);
 /* Reads until the server asks for the rest of @tag by "+"; *@go_out is FALSE when it ended the
  * command instead. */
 gboolean session_await_go(ImapSession *session, ImapTag tag, gboolean *go_out, GError **error);
-/* session_send of a @command that ends with command_file, and of the octets of @message. What the
- * server says meanwhile is read and handled. */
-ImapTag session_send_file(ImapSession *session, Command *command, const ImapMessage *message,
-                          GError **error);
+/* session_send of a @command with @count files (command_file), which are the octets of @messages.
+ * What the server says meanwhile is read and handled. @messages[0].sent hears of the octets of all
+ * together. *@unread_out (or NULL): which of the files could not be read, and ended the session;
+ * @count: none. */
+ImapTag session_send_files(ImapSession *session, Command *command, const ImapMessage *messages,
+                           gsize count, gsize *unread_out, GError **error);
 /* session_send and imap_wait. Takes @command over. */
 gboolean session_run(ImapSession *session, Command *command, GError **error);
 /* Writes octets outside of any command (a SASL response, DONE) and flushes. */

@@ -43,6 +43,7 @@ typedef enum {
   IMAP_CAP_CREATE_SPECIAL_USE = 1 << 20,
   IMAP_CAP_ACL = 1 << 21,
   IMAP_CAP_REPLACE = 1 << 22,
+  IMAP_CAP_MULTIAPPEND = 1 << 23,
 } ImapCap;
 
 /* Gives the secret to log in with. @again: the last one was refused, fetch anew (an expired token).

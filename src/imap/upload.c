@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Sends a command with a file as its literal, in constant memory, to a server that may talk back.
+ * Sends a command with files as its literals, in constant memory, to a server that may talk back.
+ * Several small ones and what is between them leave together.
  *
  * Both sides could wait for each other: we for room in the socket, the server for us to read what
  * it says. So nothing here waits for one direction alone. The loop sends until there is something
@@ -8,7 +9,7 @@
  * wait for its rest (read_source in session.c) comes back here and goes on sending. Thus neither
  * half a response nor a megabyte of them stops the upload, and nothing is piled up.
  *
- * The message was announced with its size. If the file turns out shorter or cannot be read, only the
+ * A message was announced with its size. If its file turns out shorter or cannot be read, only the
  * end of the connection keeps the server from storing something else, so the session dies.
  */
 #include <string.h>
@@ -20,52 +21,84 @@
 #define PIECE (64 * 1024)
 
 struct Upload {
-  const char *head; /* octets that come before the file */
-  gsize head_left;
-  const ImapMessage *message;
-  int fd; /* -1: no file, and no line end after it */
-  guint64 offset, left;
-  gboolean ended; /* nothing comes after what is in `buffer` */
+  Command *command;
+  guint index;      /* of the part of it that is under way, or was */
+  const char *part; /* what is left of that */
+  gsize part_left;
+  guint gap; /* what is due after it */
+  const ImapMessage *messages;
+  gsize begun;    /* files */
+  gsize unread;   /* the file that could not be read; as many as there are: none */
+  guint64 left;   /* of the file that was begun last */
+  guint64 read;   /* octets of all files */
+  gboolean ended; /* nothing may follow what is in `buffer`, or not before a "+" */
   gsize at, end;  /* what of `buffer` is to be sent */
-  guint8 buffer[PIECE + 2];
+  guint8 buffer[PIECE];
 };
 
-/* Replaces the buffer, which was sent, by what comes next. */
-static gboolean refill(Upload *upload, GError **error) {
-  gsize head = MIN(upload->head_left, PIECE);
-  memcpy(upload->buffer, upload->head, head);
-  upload->head += head;
-  upload->head_left -= head;
-  upload->at = 0;
-  upload->end = head;
-  if (upload->head_left > 0)
+static void begin_part(Upload *upload, guint index) {
+  upload->index = index;
+  upload->part = command_part(upload->command, index, &upload->part_left);
+  upload->gap = upload->part ? command_gap(upload->command, index) : 0;
+  upload->ended = !upload->part;
+}
+
+/* Goes on to what comes after a part or a file. */
+static void step(Upload *upload) {
+  if (upload->gap & COMMAND_GO) {
+    upload->ended = TRUE;
+  } else if (upload->gap & COMMAND_FILE) {
+    upload->gap &= ~(guint) COMMAND_FILE;
+    upload->left = upload->messages[upload->begun++].size;
+  } else {
+    begin_part(upload, upload->index + 1);
+  }
+}
+
+/* Takes more of a file into the buffer. */
+static gboolean read_file(Upload *upload, GError **error) {
+  const ImapMessage *message = &upload->messages[upload->begun - 1];
+  gsize want = (gsize) MIN(upload->left, PIECE - upload->end);
+  guint64 offset = message->offset + message->size - upload->left;
+  gssize got = pread(message->fd, upload->buffer + upload->end, want, (goffset) offset);
+  if (got < 0 && errno == EINTR)
     return TRUE;
-  while (upload->left > 0 && upload->end < PIECE) {
-    gsize want = (gsize) MIN(upload->left, PIECE - upload->end);
-    gssize got =
-        pread(upload->fd, upload->buffer + upload->end, want, (goffset) upload->offset);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
-      return eml_error_set_errno(error, EML_ERROR_FAILED, errno,
-                                 "the message that was being sent");
-    if (got == 0) {
-      g_set_error_literal(error, EML_ERROR, EML_ERROR_FAILED,
-                          "the message became shorter while it was being sent");
+  if (got > 0) {
+    upload->end += (gsize) got;
+    upload->left -= (guint64) got;
+    upload->read += (guint64) got;
+    return TRUE;
+  }
+  upload->unread = upload->begun - 1;
+  if (got < 0)
+    return eml_error_set_errno(error, EML_ERROR_FAILED, errno, "the message that was being sent");
+  g_set_error_literal(error, EML_ERROR, EML_ERROR_FAILED,
+                      "the message became shorter while it was being sent");
+  return FALSE;
+}
+
+/* Adds to the buffer what comes next. */
+static gboolean fill(Upload *upload, GError **error) {
+  while (!upload->ended && upload->end < PIECE) {
+    gsize size = MIN(upload->part_left, PIECE - upload->end);
+    if (size > 0) {
+      memcpy(upload->buffer + upload->end, upload->part, size);
+      upload->part += size;
+      upload->part_left -= size;
+      upload->end += size;
+    } else if (upload->left == 0) {
+      step(upload);
+    } else if (!read_file(upload, error)) {
       return FALSE;
     }
-    upload->end += (gsize) got;
-    upload->offset += (guint64) got;
-    upload->left -= (guint64) got;
   }
-  if (upload->left > 0)
-    return TRUE;
-  if (upload->fd >= 0) {
-    memcpy(upload->buffer + upload->end, "\r\n", 2);
-    upload->end += 2;
-  }
-  upload->ended = TRUE;
   return TRUE;
+}
+
+/* Replaces the buffer, which was sent. */
+static gboolean refill(Upload *upload, GError **error) {
+  upload->at = upload->end = 0;
+  return fill(upload, error);
 }
 
 static gboolean is_sent(const Upload *upload) {
@@ -73,10 +106,10 @@ static gboolean is_sent(const Upload *upload) {
 }
 
 static void report_sent(const Upload *upload) {
-  const ImapMessage *message = upload->message;
-  guint64 read = upload->offset - message->offset, unsent = upload->end - upload->at;
-  if (upload->fd >= 0 && message->sent)
-    message->sent(read - MIN(read, unsent), message->sent_data);
+  const ImapMessage *first = upload->messages;
+  guint64 unsent = upload->end - upload->at;
+  if (first->sent)
+    first->sent(upload->read - MIN(upload->read, unsent), first->sent_data);
 }
 
 static gboolean report(GError *failure, GError **error) {
@@ -136,36 +169,29 @@ static gboolean run(ImapSession *session, Upload *upload, GError **error) {
   return ok;
 }
 
-ImapTag session_send_file(ImapSession *session, Command *command, const ImapMessage *message,
-                          GError **error) {
+ImapTag session_send_files(ImapSession *session, Command *command, const ImapMessage *messages,
+                           gsize count, gsize *unread_out, GError **error) {
   if (!session_check(session, error) || !command_check(command, error))
     return 0;
-  g_autofree Upload *upload = g_malloc(sizeof *upload); /* the buffer need not be cleared */
-  g_autoptr(GString) first = g_string_new(NULL);
   ImapTag tag = session_enlist(session, command_verb(command));
-  g_string_printf(first, "A%u ", tag);
-  gsize length = 0, next_length = 0;
-  const char *part = command_part(command, 0, &length);
-  g_string_append_len(first, part, (gssize) length);
-  part = first->str;
-  length = first->len;
-  for (guint i = 1; part; i++, length = next_length) {
-    const char *next = command_part(command, i, &next_length);
-    memset(upload, 0, offsetof(Upload, buffer));
-    upload->head = part;
-    upload->head_left = length;
-    upload->message = message;
-    upload->fd = next ? -1 : message->fd;
-    upload->offset = message->offset;
-    upload->left = next ? 0 : message->size;
-    if (!run(session, upload, error))
-      return 0;
-    part = next;
-    gboolean go = TRUE;
-    if (part && !session_await_go(session, tag, &go, error))
-      return 0;
-    if (!go)
-      break; /* refused before all of it was sent */
+  g_autofree Upload *upload = g_malloc(sizeof *upload); /* the buffer need not be cleared */
+  memset(upload, 0, offsetof(Upload, buffer));
+  upload->command = command;
+  upload->messages = messages;
+  upload->unread = count;
+  upload->end = (gsize) g_snprintf((char *) upload->buffer, PIECE, "A%u ", tag);
+  begin_part(upload, 0);
+  GError *failure = NULL;
+  gboolean ok = fill(upload, &failure) || session_die(session, failure, error);
+  ok = ok && run(session, upload, error);
+  for (gboolean go = TRUE; ok && go && upload->gap & COMMAND_GO;) {
+    ok = session_await_go(session, tag, &go, error);
+    upload->gap &= ~(guint) COMMAND_GO;
+    upload->ended = FALSE;
+    if (ok && go) /* else it was refused before all of it was sent */
+      ok = run(session, upload, error);
   }
-  return tag;
+  if (unread_out)
+    *unread_out = upload->unread;
+  return ok ? tag : 0;
 }

@@ -79,8 +79,9 @@ static const char *const statements[STMT_COUNT] = {
     [STMT_FOLDER_SYNCED] = "UPDATE folder SET uidnext = ?2, modseq = ?3, listed = 1,"
                            " mtime = CASE ?4 WHEN 0 THEN mtime ELSE ?4 END WHERE space = ?1",
     [STMT_MESSAGE_GET] = "SELECT " MESSAGE_COLUMNS " FROM message WHERE space = ?1 AND uid = ?2",
-    [STMT_MESSAGE_BY_GIVEN] = "SELECT " MESSAGE_COLUMNS
-                              " FROM message WHERE space = ?1 AND name = ?2 AND given = 1",
+    /* Without statistics SQLite would rather read all of the space than use the index. */
+    [STMT_MESSAGE_BY_GIVEN] = "SELECT " MESSAGE_COLUMNS " FROM message INDEXED BY message_given"
+                              " WHERE space = ?1 AND name = ?2 AND given = 1",
     [STMT_MESSAGE_SCAN] = "SELECT " MESSAGE_COLUMNS
                           " FROM message WHERE space = ?1 AND uid > ?2 ORDER BY uid LIMIT ?3",
     [STMT_MESSAGE_RANGE] = "SELECT " MESSAGE_COLUMNS " FROM message WHERE space = ?1"

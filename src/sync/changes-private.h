@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What changes.c (sets, flags, removing), changes-look.c (finding out what happened), changes-move.c
- * and changes-upload.c share. One thread.
+ * What changes.c (sets, flags, removing), changes-look.c (finding out what happened), changes-move.c,
+ * changes-send.c (APPENDs) and changes-upload.c share. One thread.
  *
  * Functions return FALSE when the session is dead or the journal cannot be written, and then the
  * run is over. What the server merely refuses is settled for the changes concerned.
@@ -24,7 +24,8 @@ typedef struct {
   ImapSession *session;
   const ChangeHooks *hooks;
   ChangeKind kind;
-  char *mailbox; /* of the changes, which are of one kind; copies, they outlive these */
+  char *mailbox; /* of the changes, which are of one kind; copies, they outlive these. NULL: uploads
+                    that replace nothing */
   guint32 uidvalidity;
   char *target;
   gboolean uidplus;
@@ -74,6 +75,15 @@ gboolean changes_split(ChangeRun *run, const GPtrArray *items, GPtrArray *presen
  * *@refused_out is set when it could not be looked at. */
 gboolean changes_look(ChangeRun *run, const GPtrArray *items, GError **refused_out,
                       GError **error);
+
+/* ---- changes-send.c ---- */
+
+/* Sends the messages of @items (UPLOAD) in this order, journaled as SENT before; with @by_replace
+ * each takes the place of its old one, which is in the selected mailbox. Settles what is done or
+ * refused. What is there but not done is journaled as ARRIVED and appended to @arrived, or to
+ * @untold when the server told no UID. */
+gboolean changes_send(ChangeRun *run, const GPtrArray *items, gboolean by_replace,
+                      GPtrArray *untold, GPtrArray *arrived, GError **error);
 
 /* ---- one kind each: all of @items are settled ---- */
 

@@ -44,12 +44,13 @@ typedef struct {
 
 /* Carries out @changes (of Change; all of one kind, with the same mailbox, UIDVALIDITY and target;
  * for FLAGS also the same add and remove sets), in order, with as few commands as can be: one UID
- * set, or pipelined APPENDs. Moves a mailbox that has no MOVE by COPY, STORE \Deleted and UID
- * EXPUNGE, never expunging others; where UIDPLUS is missing as well it is REFUSED. EXPUNGE sets
- * \Deleted first. An UPLOAD that replaces uses REPLACE where offered and source and target are one
- * mailbox; else it appends, journals ARRIVED, and removes the old one; if that is not to be removed,
- * it is DONE all the same. An abandoned change is only looked up: it is DONE, or REFUSED with
- * CANCELLED; but what has ARRIVED is done to its end, for half of it is neither.
+ * set, or pipelined APPENDs, of many messages where the server takes that. Moves a mailbox that has
+ * no MOVE by COPY, STORE \Deleted and UID EXPUNGE, never expunging others; where UIDPLUS is missing
+ * as well it is REFUSED. EXPUNGE sets \Deleted first. An UPLOAD that replaces uses REPLACE where
+ * offered and source and target are one mailbox; else it appends, journals ARRIVED, and removes the
+ * old one; if that is not to be removed, it is DONE all the same. An abandoned change is only looked
+ * up: it is DONE, or REFUSED with CANCELLED; but what has ARRIVED is done to its end, for half of it
+ * is neither.
  *
  * A UIDVALIDITY that is no longer that of the mailbox makes its changes GONE. With no UID told by
  * the server (no UIDPLUS) the new message is searched for; such an UPLOAD or COPY is journaled as

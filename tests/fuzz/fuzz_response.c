@@ -105,6 +105,13 @@ static void read_code(const char *arguments) {
   }
   ok = code_append_uid(arguments, &appended);
   g_assert_true(ok == (appended.uid > 0) && ok == (appended.uidvalidity > 0));
+  g_autoptr(GArray) uids = g_array_new(FALSE, FALSE, sizeof(guint32));
+  ok = code_append_uids(arguments, 3, &uidvalidity, uids);
+  g_assert_cmpuint(uids->len, ==, ok ? 3 : 0);
+  g_assert_cmpint(ok, ==, uidvalidity > 0);
+  for (guint i = 0; i < uids->len; i++)
+    g_assert_cmpuint(g_array_index(uids, guint32, i), >, i ? g_array_index(uids, guint32, i - 1) : 0);
+  uidvalidity = 0;
   ok = code_copy_uid(arguments, "3:9,100:*", &uidvalidity, pairs);
   g_assert_true(ok == (pairs->len > 0) && ok == (uidvalidity > 0));
   g_assert_cmpuint(pairs->len, <=, CODE_PAIRS_MAX);

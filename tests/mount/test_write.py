@@ -943,3 +943,18 @@ def test_kill_9_with_writers(anna, spawn):
         assert writer.wait(timeout=BOUND) != 0
     wait_for(lambda: state(anna.pid) is None, "the end of the daemon")
     anna.pid = None
+
+
+def test_close_by_exec(anna):
+    """execve closes what is close-on-exec: whoever asks the kernel about the program then would wait."""
+    path = anna.dir / "INBOX" / "exec.eml"
+    script = ("import os,sys\n"
+              "fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY, 0o600)\n"
+              "os.write(fd, b'From: a@example.org\\r\\n\\r\\nx\\r\\n')\n"
+              "assert not os.get_inheritable(fd)\n"
+              "if os.fork() == 0:\n"
+              "    os.execv('/bin/true', ['true'])\n"
+              "os.wait()\n"
+              "os.execv('/bin/true', ['true'])\n")
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=BOUND)
+    wait_for(lambda: path.stat().st_size == 26, "the letter")

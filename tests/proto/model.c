@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "model.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/autofd.h"
 #include "base/err.h"
 
 #define DATE "24-Nov-2026 13:00:0"
@@ -52,9 +54,12 @@ int journal_local_fd(Journal *journal, guint32 id, gboolean create, GError **err
     g_set_error_literal(error, EML_ERROR, EML_ERROR_FAILED, "no such file");
     return -1;
   }
-  int fd = memfd_create("local", MFD_CLOEXEC);
+  autofd int fd = memfd_create("local", MFD_CLOEXEC);
   g_assert_cmpint(write(fd, octets, strlen(octets)), ==, (gssize) strlen(octets));
-  return fd;
+  if (id != journal->unreadable)
+    return steal_fd(&fd);
+  g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+  return open(path, O_WRONLY | O_CLOEXEC);
 }
 
 static ModelBox *box_named(Model *model, const char *name) {
@@ -404,12 +409,11 @@ static void turn_transfer(Turn *turn, const char *set, const char *name, gboolea
     turn->result = g_strdup("NO not that one");
 }
 
-/* "(\Seen) \"date\" {9+}" and the octets behind it. NULL: the client is gone. */
-static char *read_message(Peer *peer, const char *text, char **flags_out, char **date_out) {
-  const char *close = strchr(text, ')'), *quote = strchr(text, '"');
+/* "(\Seen) \"date\" {9+}" and the octets behind it. NULL: the client is gone. *@rest_out is what
+ * follows them on their line. */
+static ModelMail *read_message(Peer *peer, const char *text, char **rest_out) {
+  const char *open = strchr(text, '('), *close = strchr(text, ')'), *quote = strchr(text, '"');
   const char *brace = strrchr(text, '{');
-  *flags_out = g_strndup(text + 1, (gsize) (close - text) - 1);
-  *date_out = g_strndup(quote + 1, (gsize) (strchr(quote + 1, '"') - quote) - 1);
   gsize size = (gsize) g_ascii_strtoull(brace + 1, NULL, 10);
   if (!strchr(brace, '+'))
     peer_send(peer, "+ go\r\n");
@@ -421,34 +425,73 @@ static char *read_message(Peer *peer, const char *text, char **flags_out, char *
     g_string_append_printf(octets, "%s\r\n", line);
   }
   g_assert_cmpuint(octets->len, ==, size);
-  return peer_line(peer) ? g_string_free(g_steal_pointer(&octets), FALSE) : NULL;
+  ModelMail *mail = g_new0(ModelMail, 1);
+  mail->octets = g_strdup(octets->str);
+  mail->flags = g_strndup(open + 1, (gsize) (close - open) - 1);
+  mail->date = g_strndup(quote + 1, (gsize) (strchr(quote + 1, '"') - quote) - 1);
+  *rest_out = g_strdup(peer_line(peer));
+  if (*rest_out)
+    return mail;
+  free_mail(mail);
+  return NULL;
 }
 
-/* APPEND and, with @uid, REPLACE. FALSE: the client is gone. */
-static gboolean turn_append(Turn *turn, Peer *peer, guint32 uid, const char *name,
-                            const char *rest) {
+/* The messages of an APPEND that begins with @head. NULL: the client is gone. */
+static GPtrArray *read_messages(Turn *turn, Peer *peer, const char *head) {
   Model *model = turn->model;
-  g_autofree char *flags = NULL, *date = NULL;
-  g_mutex_unlock(&model->lock);
-  g_autofree char *octets = read_message(peer, rest, &flags, &date);
-  g_mutex_lock(&model->lock);
-  if (!octets)
+  g_autoptr(GPtrArray) mails = g_ptr_array_new_with_free_func(free_mail);
+  g_autofree char *text = g_strdup(head);
+  while (*text) {
+    g_autofree char *rest = NULL;
+    g_mutex_unlock(&model->lock);
+    ModelMail *mail = read_message(peer, text, &rest);
+    g_mutex_lock(&model->lock);
+    if (!mail)
+      return NULL;
+    g_ptr_array_add(mails, mail);
+    g_string_truncate(model->commands, model->commands->len - 1);
+    g_string_append_printf(model->commands, "%s;", rest);
+    g_assert_true(!*rest || strstr(model->caps, "MULTIAPPEND"));
+    g_free(text);
+    text = g_steal_pointer(&rest);
+  }
+  return g_steal_pointer(&mails);
+}
+
+/* APPEND and, with @uid, REPLACE. FALSE: the client is gone. Half of it is the first of several,
+ * which no server should do. */
+static gboolean turn_append(Turn *turn, Peer *peer, guint32 uid, const char *name,
+                            const char *head) {
+  Model *model = turn->model;
+  g_autoptr(GPtrArray) mails = read_messages(turn, peer, head);
+  if (!mails)
     return FALSE;
-  check_journaled(model, 0, octets, CHANGE_SENT);
   ModelBox *box = box_named(model, name);
-  if (!box)
-    turn->result = g_strdup("NO [TRYCREATE] no such mailbox");
-  else if (g_strcmp0(octets, model->too_much) == 0)
-    turn->result = g_strdup("NO [OVERQUOTA] full");
-  else if (uid && !mail_of(turn->selected, uid))
-    turn->result = g_strdup("NO it is gone");
-  if (turn->result || turn->half < G_MAXUINT)
+  for (guint i = 0; i < mails->len && !turn->result; i++) {
+    const char *octets = ((ModelMail *) mails->pdata[i])->octets;
+    check_journaled(model, 0, octets, CHANGE_SENT);
+    if (!box)
+      turn->result = g_strdup("NO [TRYCREATE] no such mailbox");
+    else if (g_strcmp0(octets, model->too_much) == 0)
+      turn->result = g_strdup("NO [OVERQUOTA] full");
+    else if (g_strcmp0(octets, model->nasty) == 0)
+      turn->result = g_strdup("BAD what is that");
+    else if (uid && !mail_of(turn->selected, uid))
+      turn->result = g_strdup("NO it is gone");
+  }
+  guint count = turn->half < G_MAXUINT && mails->len == 1 ? 0 : MIN(mails->len, turn->half);
+  if (turn->result || count == 0)
     return TRUE;
-  const ModelMail *mail = add_mail(box, octets, date, flags);
+  g_autoptr(GString) set = g_string_new(NULL);
+  for (guint i = 0; i < count; i++) {
+    const ModelMail *mail = mails->pdata[i];
+    mail = add_mail(box, mail->octets, mail->date, mail->flags);
+    g_string_append_printf(set, "%s%u", i ? "," : "", mail->uid);
+  }
   if (uid)
     g_ptr_array_remove(turn->selected->mails, mail_of(turn->selected, uid));
   if (strstr(model->caps, "UIDPLUS"))
-    turn->result = g_strdup_printf("OK [APPENDUID %u %u] x", box->uidvalidity, mail->uid);
+    turn->result = g_strdup_printf("OK [APPENDUID %u %s] x", box->uidvalidity, set->str);
   return TRUE;
 }
 

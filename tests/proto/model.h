@@ -31,6 +31,7 @@ typedef struct Journal {
   ModelBox boxes[2];
   guint refused; /* UID that may not be copied, moved or marked; 0: none */
   const char *too_much; /* octets that are over quota */
+  const char *nasty;    /* octets that are refused as such */
   gboolean redates;     /* copies get a date of their own */
   guint step;    /* commands so far, but for login */
   guint cut;     /* at this one the connection ends; 0: never */
@@ -43,6 +44,7 @@ typedef struct Journal {
   GString *settled;    /* "ID:outcome@UID " */
   guint written;       /* updates so far */
   guint broken;        /* this one fails; 0: none */
+  guint32 unreadable;  /* file that can be opened but not read */
 } Model;
 
 /* A model with INBOX (UIDs 3, 4, 5, 7) and Target (10 and 20, of which 20 has a name; UIDNEXT 21).

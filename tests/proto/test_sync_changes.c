@@ -10,6 +10,7 @@
 #include "model.h"
 
 #define UIDPLUS "UIDPLUS LITERAL+"
+#define MULTIAPPEND "LITERAL+ MULTIAPPEND"
 
 /* ---- what is sent, and what comes of it ---- */
 
@@ -28,6 +29,10 @@ static void add_copies(Model *model) {
 static void add_uploads(Model *model) {
   model_change(model, CHANGE_UPLOAD, 0, 'x');
   model_change(model, CHANGE_UPLOAD, 0, 'b'); /* others are like it */
+  model_change(model, CHANGE_UPLOAD, 0, 'x');
+}
+
+static void add_upload(Model *model) {
   model_change(model, CHANGE_UPLOAD, 0, 'x');
 }
 
@@ -71,7 +76,8 @@ static void add_flags(Model *model) {
   }
 }
 
-#define APPEND_X "APPEND Target (\\Seen) \"24-Nov-2026 13:00:09 +0000\" {11+}"
+#define ONE " (\\Seen) \"24-Nov-2026 13:00:09 +0000\" {11+}"
+#define APPEND_X "APPEND Target" ONE
 
 /* What is done without an accident; which of these must come to the same with any. */
 static const struct {
@@ -105,6 +111,23 @@ static const struct {
      "1:done 2:done 3:done", "a b b c", "b b b(\\Seen) x(\\Seen) x(\\Seen)"},
     {"upload-asked", "UIDPLUS", add_uploads, NULL, "1:done 2:done 3:done", "a b b c",
      "b b b(\\Seen) x(\\Seen) x(\\Seen)"},
+    {"upload-many", "UIDPLUS " MULTIAPPEND, add_uploads, APPEND_X ONE ONE ";",
+     "1:done 2:done 3:done", "a b b c", "b b b(\\Seen) x(\\Seen) x(\\Seen)"},
+    {"upload-many-untold", MULTIAPPEND, add_uploads,
+     APPEND_X ONE ONE ";SELECT Target;UID FETCH 20:* (UID RFC822.SIZE);"
+     "UID FETCH 21 (UID BODY.PEEK[]);UID FETCH 22 (UID BODY.PEEK[]);"
+     "UID FETCH 23 (UID BODY.PEEK[]);",
+     "1:done 2:done 3:done", "a b b c", "b b b(\\Seen) x(\\Seen) x(\\Seen)"},
+    {"upload-many-asked", "UIDPLUS MULTIAPPEND LITERAL-", add_uploads,
+     APPEND_X ";" APPEND_X ";" APPEND_X ";", "1:done 2:done 3:done", "a b b c",
+     "b b b(\\Seen) x(\\Seen) x(\\Seen)"},
+    {"upload-one", "UIDPLUS " MULTIAPPEND, add_upload, APPEND_X ";", "1:done", "a b b c",
+     "b b x(\\Seen)"},
+    {"edit-many", "UIDPLUS " MULTIAPPEND, add_edits,
+     "APPEND INBOX" ONE ";APPEND INBOX" ONE ";"
+     "SELECT INBOX;UID FETCH 4:5 (UID);UID STORE 4:5 +FLAGS.SILENT (\\Deleted);"
+     "UID EXPUNGE 4:5;",
+     "1:done 2:done", "a b(\\Seen) c x(\\Seen)", "b b"},
     {"replace", UIDPLUS " REPLACE", add_edits,
      "SELECT INBOX;"
      "UID REPLACE 4 INBOX (\\Seen) \"24-Nov-2026 13:00:09 +0000\" {11+};"
@@ -300,6 +323,16 @@ static void overfill(Model *model) {
   model_change(model, CHANGE_UPLOAD, 0, 'z');
 }
 
+/* All of them, but the server finds out at the first. */
+static void overfill_all(Model *model) {
+  overfill(model);
+  model->too_much = g_hash_table_lookup(model->locals, GUINT_TO_POINTER(1));
+}
+
+static void spoil(Model *model) {
+  model->nasty = g_hash_table_lookup(model->locals, GUINT_TO_POINTER(2));
+}
+
 static void lose_local(Model *model) {
   g_hash_table_remove(model->locals, GUINT_TO_POINTER(1));
   g_hash_table_insert(model->locals, GUINT_TO_POINTER(2), g_strdup("A: b\r\n"));
@@ -379,6 +412,19 @@ static const struct {
      "10b 20b 21x(\\Seen) 22x(\\Seen)"},
     {"files are gone or short", UIDPLUS, add_uploads, lose_local, NULL,
      "1:refused(0) 2:refused(0) 3:done", "3a 4b 5b 7c", "10b 20b 21x(\\Seen)"},
+    {"many are over quota", "UIDPLUS " MULTIAPPEND, add_uploads, overfill_all,
+     APPEND_X ONE ONE ONE ";" APPEND_X ";",
+     "1:refused(17) 2:refused(17) 3:refused(17) 4:refused(17)", "3a 4b 5b 7c", "10b 20b"},
+    {"one of many is refused", "UIDPLUS " MULTIAPPEND, add_uploads, spoil,
+     APPEND_X ONE ONE ";" APPEND_X ";" APPEND_X ";" APPEND_X ";", "1:done 2:refused(7) 3:done",
+     "3a 4b 5b 7c", "10b 20b 21x(\\Seen) 22x(\\Seen)"},
+    {"many to nowhere", "UIDPLUS " MULTIAPPEND, add_uploads, delete_target, NULL,
+     "1:refused(8) 2:refused(8) 3:refused(8)", "3a 4b 5b 7c", "10b 20b"},
+    {"files of many are gone or short", "UIDPLUS " MULTIAPPEND, add_uploads, lose_local,
+     APPEND_X ";", "1:refused(0) 2:refused(0) 3:done", "3a 4b 5b 7c", "10b 20b 21x(\\Seen)"},
+    {"sent ones of many are given up", "UIDPLUS " MULTIAPPEND, add_uploads, abandon_sent,
+     "SELECT Target;UID FETCH 20:* (UID RFC822.SIZE);", "1:refused(3) 2:refused(3) 3:refused(3)",
+     "3a 4b 5b 7c", "10b 20b"},
     {"the replaced one is gone", UIDPLUS, add_edits, lose_four, NULL, "1:gone 2:done",
      "3a 7c 8x(\\Seen) 9b(\\Seen)", "10b 20b"},
     {"it is gone, by REPLACE", UIDPLUS " REPLACE", add_edits, lose_four, NULL, "2:done 1:gone",
@@ -532,6 +578,126 @@ static void test_pipelined(void) {
   model_free(model);
 }
 
+/* Reads an APPEND of @count messages and returns its number. */
+static guint expect_batch(Peer *peer, guint count) {
+  const char *line = peer_expect(peer, "A* " APPEND_X);
+  guint tag = (guint) g_ascii_strtoull(line + 1, NULL, 10);
+  for (guint i = 1; i < count; i++) {
+    g_assert_true(peer_skip(peer, 11));
+    peer_expect(peer, ONE);
+  }
+  g_assert_true(peer_skip(peer, 11));
+  peer_expect(peer, "");
+  return tag;
+}
+
+/* Answers nothing before three batches are there; takes the last one in pieces only. */
+static void takes_batches(Peer *peer) {
+  Model *model = peer_data(peer);
+  peer_let_in(peer, "UIDPLUS " MULTIAPPEND);
+  guint first = expect_batch(peer, 100);
+  expect_batch(peer, 100);
+  expect_batch(peer, 100);
+  g_assert_cmpuint(count_sent(model), ==, 300);
+  g_autofree char *answers = g_strdup_printf(
+      "A%u OK [APPENDUID 200 100:199] x\r\nA%u OK [APPENDUID 200 200,201:250,300:348] x\r\n"
+      "A%u OK [APPENDUID 200 400:499] x\r\n", first, first + 1, first + 2);
+  peer_send(peer, answers);
+  guint last = expect_batch(peer, 5);
+  g_autofree char *refusal = g_strdup_printf("A%u NO I have seen enough\r\n", last);
+  peer_send(peer, refusal);
+  for (guint i = 0; i < 5; i++) {
+    guint tag = expect_batch(peer, 1);
+    g_autofree char *answer = g_strdup_printf("A%u OK [APPENDUID 200 %u] x\r\n", tag, 500 + i);
+    peer_send(peer, answer);
+  }
+  peer_hang(peer);
+}
+
+static void test_batches(void) {
+  g_autoptr(GError) error = NULL;
+  Seen seen = {.settled = g_string_new(NULL)};
+  ChangeHooks hooks = {see_settled, NULL, see_progress, &seen};
+  Model *model = model_new("");
+  for (guint i = 0; i < 305; i++)
+    model_change(model, CHANGE_UPLOAD, 0, 'x');
+  g_assert_true(run_script(model, takes_batches, &hooks, &error));
+  g_assert_no_error(error);
+  g_autoptr(GString) wanted = g_string_new(NULL);
+  for (guint i = 0; i < 305; i++)
+    g_string_append_printf(wanted, "%u:0@%u ", i + 1,
+                           i < 151 ? i + 100 : i < 200 ? i + 149 : i + 200);
+  g_assert_cmpstr(seen.settled->str, ==, wanted->str);
+  g_assert_cmpuint(seen.done, ==, 310 * 11); /* five went twice */
+  g_assert_cmpuint(seen.total, ==, 310 * 11);
+  g_string_free(seen.settled, TRUE);
+  model_free(model);
+}
+
+#define LARGE (1024 * 1024)
+
+/* Sizes that do not go together: 1 | 2 3 | 4 too large | 5 | 6 empty | 7 8 */
+static const gsize sizes[] = {LARGE, LARGE, LARGE - 1, LARGE + 1, 3, 0, 1, 2};
+
+static void takes_sizes(Peer *peer) {
+  static const guint batches[] = {2, 1, 1, 1, 1, 2};
+  peer_let_in(peer, "UIDPLUS " MULTIAPPEND);
+  gsize at = 0;
+  for (gsize i = 0; i < G_N_ELEMENTS(batches); i++) {
+    for (guint j = 0; j < batches[i]; j++, at++) {
+      g_autofree char *wanted = g_strdup_printf("%s * {%" G_GSIZE_FORMAT "%s}",
+                                                j ? "" : "A* APPEND Target", sizes[at],
+                                                batches[i] == 1 && sizes[at] >= LARGE ? "" : "+");
+      peer_expect(peer, wanted);
+      if (!strchr(wanted, '+'))
+        peer_send(peer, "+ go\r\n");
+      g_assert_true(peer_skip(peer, sizes[at]));
+    }
+    peer_expect(peer, "");
+    g_autofree char *answer = g_strdup_printf(
+        "A%" G_GSIZE_FORMAT "%s\r\n", i + 2,
+        batches[i] == 1 ? " NO [LIMIT] x" : i ? " OK [APPENDUID 200 32,40] x"
+                                              : " OK [APPENDUID 200 30:31] x");
+    peer_send(peer, answer);
+  }
+  peer_hang(peer);
+}
+
+static void test_batch_sizes(void) {
+  g_autoptr(GError) error = NULL;
+  Seen seen = {.settled = g_string_new(NULL)};
+  ChangeHooks hooks = {see_settled, NULL, NULL, &seen};
+  Model *model = model_new("");
+  for (gsize i = 0; i < G_N_ELEMENTS(sizes); i++) {
+    Change *change = model_change(model, CHANGE_UPLOAD, 0, 'x');
+    change->size = sizes[i];
+    g_hash_table_insert(model->locals, GUINT_TO_POINTER(change->id), g_strnfill(sizes[i], 'x'));
+  }
+  g_assert_true(run_script(model, takes_sizes, &hooks, &error));
+  g_assert_no_error(error);
+  g_assert_cmpstr(seen.settled->str, ==,
+                  "1:0@30 2:0@31 3:1@0 4:1@0 5:1@0 6:1@0 7:0@32 8:0@40 ");
+  g_string_free(seen.settled, TRUE);
+  model_free(model);
+}
+
+/* A file among others that turns out not to be readable is the one that is refused. */
+static void test_unreadable(void) {
+  g_autoptr(GError) error = NULL;
+  Model *model = model_new("UIDPLUS " MULTIAPPEND);
+  add_uploads(model);
+  model->unreadable = 2;
+  g_assert_false(model_run(model, &error));
+  g_assert_error(error, EML_ERROR, EML_ERROR_FAILED);
+  g_clear_error(&error);
+  g_assert_cmpstr(model->settled->str, ==, "2:refused(0)");
+  g_assert_true(model_run(model, &error));
+  g_assert_cmpstr(model->settled->str, ==, "2:refused(0) 1:done 3:done");
+  g_autofree char *target = model_text(&model->boxes[1]);
+  g_assert_cmpstr(target, ==, "10b 20b 21x(\\Seen) 22x(\\Seen)");
+  model_free(model);
+}
+
 /* ---- servers that the model is not ---- */
 
 /* Answers the first of three, and hangs up on the rest. */
@@ -545,6 +711,12 @@ static void hangs_up(Peer *peer) {
 /* The second, which is bigger, is too big. */
 static void says_too_big(Peer *peer) {
   peer_let_in(peer, UIDPLUS);
+  g_assert_true(peer_skip(peer, 20));
+  peer_send(peer, "* BYE [TOOBIG] that much?\r\n");
+}
+
+static void says_too_big_of_many(Peer *peer) {
+  peer_let_in(peer, MULTIAPPEND);
   g_assert_true(peer_skip(peer, 20));
   peer_send(peer, "* BYE [TOOBIG] that much?\r\n");
 }
@@ -586,6 +758,7 @@ static void test_odd_servers(void) {
   } steps[] = {
       {hangs_up, EML_ERROR_OFFLINE, "1:0@30 "},
       {says_too_big, EML_ERROR_TOO_BIG, "2:1@0 "},
+      {says_too_big_of_many, EML_ERROR_TOO_BIG, "2:1@0 "},
       {tells_nonsense, -1, "1:0@30 2:0@33 3:0@0 "},
   };
   for (gsize i = 0; i < G_N_ELEMENTS(steps); i++) {
@@ -595,7 +768,7 @@ static void test_odd_servers(void) {
     Model *model = model_new("");
     for (guint j = 0; j < 3; j++)
       model_change(model, CHANGE_UPLOAD, 0, 'x');
-    if (steps[i].script == says_too_big) {
+    if (steps[i].code == EML_ERROR_TOO_BIG) {
       ((Change *) model->rows->pdata[1])->size = 13;
       g_hash_table_insert(model->locals, GUINT_TO_POINTER(2), g_strdup("A: b\r\n\r\nabc\r\n"));
     }
@@ -616,6 +789,9 @@ int main(int argc, char **argv) {
   g_test_add_func("/sync-changes/lost-copies", test_lost_copies);
   g_test_add_func("/sync-changes/many-flags", test_many_flags);
   g_test_add_func("/sync-changes/pipelined", test_pipelined);
+  g_test_add_func("/sync-changes/batches", test_batches);
+  g_test_add_func("/sync-changes/batch-sizes", test_batch_sizes);
+  g_test_add_func("/sync-changes/unreadable", test_unreadable);
   g_test_add_func("/sync-changes/odd-servers", test_odd_servers);
   g_test_add_func("/sync-changes/journal-fails", test_journal_fails);
   g_test_add_func("/sync-changes/cut-off", test_cut_off);

@@ -78,6 +78,14 @@ static ImapTag send_octets(Stage *stage, const char *mailbox, int fd, guint64 si
   return imap_append_send(stage->session, mailbox, &message, error);
 }
 
+/* Notes how far an upload is. */
+static void on_sent(guint64 octets, gpointer data) {
+  guint64 *sent = data;
+  g_assert_cmpuint(octets, >=, *sent);
+  g_assert_cmpuint(octets, <=, LONG);
+  *sent = octets;
+}
+
 /* Sends a long message to @script and expects it to end the session with @code and @words, soon. */
 static void expect_death(PeerScript script, int code, const char *words) {
   g_autoptr(GError) error = NULL;
@@ -248,6 +256,173 @@ static void test_when_to_ask(void) {
   }
 }
 
+/* ---- several at once ---- */
+
+static void takes_many(Peer *peer) {
+  peer_let_in(peer, "MULTIAPPEND LITERAL+ UIDPLUS APPENDLIMIT=200000");
+  peer_expect_bytes(peer, "A2 APPEND \"a b\" (\\Seen $x) \"17-Jul-1996 09:44:25 +0000\" {5+}\r\n"
+                          "h\n\xff\rz () {1+}\r\n\n () {2+}\r\nh\n\r\n");
+  peer_send(peer, "* 3 EXISTS\r\nA2 OK [APPENDUID 7 3:4,9] x\r\n");
+  /* longer than the buffer, in the middle of others */
+  peer_expect(peer, "A3 APPEND INBOX () {1+}");
+  peer_expect_bytes(peer, "h");
+  peer_expect(peer, " () {200000+}");
+  g_assert_true(peer_skip(peer, 200000));
+  peer_expect_bytes(peer, " () {1+}\r\nh\r\n");
+  peer_send(peer, "A3 NO [OVERQUOTA] full\r\n");
+  peer_expect(peer, "A4 NOOP");
+  peer_send(peer, "A4 OK\r\n");
+  peer_hang(peer);
+}
+
+static void test_many(void) {
+  g_autoptr(GError) error = NULL;
+  autofd int fd = file_with("1h\n\xff\rz"), long_fd = file_of(200001);
+  static const char *const keywords[] = {"$x", NULL};
+  guint64 sent = 0;
+  ImapMessage messages[] = {
+      {.flags = MSG_FLAG_SEEN,
+       .keywords = keywords,
+       .internal_date = 837596665,
+       .fd = fd,
+       .offset = 1,
+       .size = 5,
+       .sent = on_sent,
+       .sent_data = &sent},
+      {.internal_date = IMAP_NO_DATE, .fd = fd, .offset = 2, .size = 1},
+      {.internal_date = IMAP_NO_DATE, .fd = fd, .offset = 1, .size = 2},
+  };
+  guint32 uidvalidity;
+  gsize unread;
+  g_autoptr(GArray) uids = g_array_new(FALSE, FALSE, sizeof(guint32));
+  Stage stage = {0};
+  stage_open(&stage, takes_many, 10000, NULL);
+  ImapTag tag = imap_append_many_send(stage.session, "a b", messages, 3, &unread, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(unread, ==, 3);
+  g_assert_cmpuint(sent, ==, 8);
+  g_assert_true(imap_append_many_wait(stage.session, tag, 3, &uidvalidity, uids, &error));
+  g_assert_cmpuint(uidvalidity, ==, 7);
+  g_assert_cmpuint(uids->len, ==, 3);
+  g_assert_cmpuint(g_array_index(uids, guint32, 0), ==, 3);
+  g_assert_cmpuint(g_array_index(uids, guint32, 1), ==, 4);
+  g_assert_cmpuint(g_array_index(uids, guint32, 2), ==, 9);
+
+  sent = 0;
+  messages[0] = messages[2] = (ImapMessage){.internal_date = IMAP_NO_DATE,
+                                            .fd = fd,
+                                            .offset = 1,
+                                            .size = 1,
+                                            .sent = on_sent,
+                                            .sent_data = &sent};
+  messages[1] = (ImapMessage){.internal_date = IMAP_NO_DATE, .fd = long_fd, .size = 200000};
+  tag = imap_append_many_send(stage.session, "INBOX", messages, 3, NULL, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(sent, ==, 200002);
+  g_assert_false(imap_append_many_wait(stage.session, tag, 3, &uidvalidity, uids, &error));
+  peer_assert_error(&error, EML_ERROR_QUOTA, "full");
+  g_assert_cmpuint(uidvalidity, ==, 0);
+  g_assert_cmpuint(uids->len, ==, 3);
+
+  messages[1].size = 200001;
+  g_assert_cmpuint(imap_append_many_send(stage.session, "INBOX", messages, 3, NULL, &error), ==, 0);
+  peer_assert_error(&error, EML_ERROR_TOO_BIG, "200000");
+  messages[1].size = 0;
+  g_assert_cmpuint(imap_append_many_send(stage.session, "INBOX", messages, 3, NULL, &error), ==, 0);
+  peer_assert_error(&error, EML_ERROR_FAILED, "empty");
+  g_assert_true(imap_noop(stage.session, &error));
+  stage_close(&stage);
+}
+
+/* What APPENDUID tells of two messages, and whether that can be so. */
+static const struct {
+  const char *told;
+  guint32 first, second;
+} tellings[] = {
+    {"7 3:4", 3, 4},
+    {"7 4:3", 3, 4}, /* the same (RFC 9051, 9) */
+    {"7 3,9", 3, 9},
+    {"7 4294967294:4294967295", 4294967294, 4294967295},
+    {"7 3", 0, 0},
+    {"7 3:5", 0, 0},
+    {"7 3,4,5", 0, 0},
+    {"7 1:4294967295", 0, 0},
+    {"7 3,3", 0, 0},
+    {"7 4,3", 0, 0},
+    {"7 3:*", 0, 0},
+    {"7 0:1", 0, 0},
+    {"7 3,", 0, 0},
+    {"7 3:4 5", 0, 0},
+    {"0 3:4", 0, 0},
+    {"7", 0, 0},
+    {"", 0, 0},
+};
+
+static void tells_sets(Peer *peer) {
+  peer_let_in(peer, "MULTIAPPEND LITERAL+");
+  for (gsize i = 0; i < G_N_ELEMENTS(tellings); i++) {
+    peer_expect(peer, "A* APPEND INBOX () {1+}");
+    peer_expect_bytes(peer, "a () {1+}\r\nb\r\n");
+    g_autofree char *answer =
+        g_strdup_printf("A%" G_GSIZE_FORMAT " OK [APPENDUID %s] x\r\n", i + 2, tellings[i].told);
+    peer_send(peer, answer);
+  }
+  peer_hang(peer);
+}
+
+static void test_uids_of_many(void) {
+  autofd int fd = file_with("ab");
+  const ImapMessage messages[] = {
+      {.internal_date = IMAP_NO_DATE, .fd = fd, .size = 1},
+      {.internal_date = IMAP_NO_DATE, .fd = fd, .offset = 1, .size = 1},
+  };
+  Stage stage = {0};
+  stage_open(&stage, tells_sets, 10000, NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS(tellings); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GArray) uids = g_array_new(FALSE, TRUE, sizeof(guint32));
+    guint32 uidvalidity = 1;
+    gboolean believed = tellings[i].first > 0;
+    g_test_message("%s", tellings[i].told);
+    ImapTag tag = imap_append_many_send(stage.session, "INBOX", messages, 2, NULL, &error);
+    g_assert_true(imap_append_many_wait(stage.session, tag, 2, &uidvalidity, uids, &error));
+    g_assert_cmpuint(uidvalidity, ==, believed ? 7 : 0);
+    g_assert_cmpuint(uids->len, ==, believed ? 2 : 0);
+    g_assert_true(!believed || (g_array_index(uids, guint32, 0) == tellings[i].first &&
+                                g_array_index(uids, guint32, 1) == tellings[i].second));
+  }
+  stage_close(&stage);
+}
+
+static void offers_half(Peer *peer) {
+  peer_let_in(peer, "MULTIAPPEND LITERAL-");
+  peer_hang(peer);
+}
+
+static void offers_other_half(Peer *peer) {
+  peer_let_in(peer, "LITERAL+");
+  peer_hang(peer);
+}
+
+static void test_many_not_offered(void) {
+  static const struct {
+    PeerScript script;
+    const char *words;
+  } cases[] = {{offers_half, "LITERAL+"}, {offers_other_half, "MULTIAPPEND"}};
+  autofd int fd = file_with("a");
+  const ImapMessage message = {.internal_date = IMAP_NO_DATE, .fd = fd, .size = 1};
+  for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GError) error = NULL;
+    Stage stage = {0};
+    stage_open(&stage, cases[i].script, 10000, NULL);
+    g_assert_cmpuint(imap_append_many_send(stage.session, "INBOX", &message, 1, NULL, &error), ==,
+                     0);
+    peer_assert_error(&error, EML_ERROR_REFUSED, cases[i].words);
+    g_assert_true(imap_session_alive(stage.session));
+    stage_close(&stage);
+  }
+}
+
 /* Lets in and asks for the octets of a long message. */
 static void begin_long(Peer *peer) {
   peer_let_in(peer, "");
@@ -394,14 +569,6 @@ static void reads_slowly(Peer *peer) {
   peer_hang(peer);
 }
 
-/* Notes how far an upload is. */
-static void on_sent(guint64 octets, gpointer data) {
-  guint64 *sent = data;
-  g_assert_cmpuint(octets, >=, *sent);
-  g_assert_cmpuint(octets, <=, LONG);
-  *sent = octets;
-}
-
 static void test_slow_upload_flows(void) {
   g_autoptr(GError) error = NULL;
   autofd int fd = file_of(LONG);
@@ -448,6 +615,33 @@ static void test_file_cannot_be_read(void) {
   g_assert_false(imap_session_alive(stage.session));
   stage_close(&stage);
   g_assert_cmpuint(stage.got, <, 1000000);
+}
+
+static void reads_many_to_the_end(Peer *peer) {
+  peer_let_in(peer, "MULTIAPPEND LITERAL+");
+  while (peer_skip(peer, 1))
+    ((Stage *) peer_data(peer))->got++;
+}
+
+static void test_one_of_many_cannot_be_read(void) {
+  g_autoptr(GError) error = NULL;
+  autofd int fd = file_of(100000), short_fd = file_of(99999);
+  ImapMessage messages[] = {{.fd = fd, .size = 100000},
+                            {.fd = short_fd, .size = 100000},
+                            {.fd = fd, .size = 100000}};
+  gsize unread;
+  Stage stage = {0};
+  stage_open(&stage, reads_many_to_the_end, 10000, NULL);
+  ImapTag tag = imap_append_many_send(stage.session, "INBOX", messages, 3, &unread, &error);
+  g_assert_cmpuint(tag, ==, 0);
+  g_assert_cmpuint(unread, ==, 1);
+  peer_assert_error(&error, EML_ERROR_FAILED, "shorter");
+  g_assert_false(imap_session_alive(stage.session));
+  g_assert_cmpuint(imap_append_many_send(stage.session, "INBOX", messages, 3, &unread, &error), ==,
+                   0);
+  g_assert_cmpuint(unread, ==, 3);
+  stage_close(&stage);
+  g_assert_cmpuint(stage.got, <, 200000);
 }
 
 static gpointer cancel_soon(gpointer data) {
@@ -548,6 +742,9 @@ int main(int argc, char **argv) {
   TEST(pipelined);
   TEST(literal_asked_for_and_refused);
   TEST(when_to_ask);
+  TEST(many);
+  TEST(uids_of_many);
+  TEST(many_not_offered);
   TEST(server_hangs);
   TEST(server_breaks_off);
   TEST(server_talks_back);
@@ -555,6 +752,7 @@ int main(int argc, char **argv) {
   TEST(slow_upload_flows);
   TEST(file_shorter_than_told);
   TEST(file_cannot_be_read);
+  TEST(one_of_many_cannot_be_read);
   TEST(cancelled);
   TEST(under_deflate);
 #undef TEST

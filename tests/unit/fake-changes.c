@@ -659,9 +659,9 @@ EngineWait engine_rmdir(Engine *engine, EngineDir dir, const char *name, EngineD
                                   .done = done, .data = data});
 }
 
-EngineWait engine_set_flags(Engine *engine, EngineMsg msg, gint flags, const char *keywords,
-                            EngineDone done, gpointer data) {
-  return submit(engine, &(Change){.call = "flags", .msg = msg, .flags = flags,
+EngineWait engine_set_flags(Engine *engine, EngineMsg msg, guint32 local, gint flags,
+                            const char *keywords, EngineDone done, gpointer data) {
+  return submit(engine, &(Change){.call = "flags", .msg = msg, .local = local, .flags = flags,
                                   .keywords = g_strdup(keywords), .done = done, .data = data});
 }
 

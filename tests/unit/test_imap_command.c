@@ -65,10 +65,39 @@ static void test_line_breaks_are_refused(void) {
   g_assert_false(command_check(brace, NULL));
 }
 
+/* Several files in one command. */
+static void test_files(void) {
+  static const struct {
+    CommandLiterals literals;
+    const char *wanted;
+    guint gaps[2];
+  } cases[] = {
+      {COMMAND_LITERAL_PLUS, "APPEND x {1+}\r\n| () {4097}\r\n|\r\n",
+       {COMMAND_FILE, COMMAND_FILE | COMMAND_GO}},
+      {COMMAND_LITERAL_MINUS, "APPEND x {1+}\r\n| () {4097}\r\n|\r\n",
+       {COMMAND_FILE, COMMAND_FILE | COMMAND_GO}},
+      {COMMAND_LITERAL_SYNC, "APPEND x {1}\r\n| () {4097}\r\n|\r\n",
+       {COMMAND_FILE | COMMAND_GO, COMMAND_FILE | COMMAND_GO}},
+  };
+  for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(Command) command = command_new(cases[i].literals, "APPEND");
+    command_string(command, "x");
+    command_file(command, 1, FALSE);
+    command_raw(command, "()");
+    command_file(command, 4097, cases[i].literals == COMMAND_LITERAL_PLUS);
+    g_autofree char *text = written(command);
+    g_assert_cmpstr(text, ==, cases[i].wanted);
+    for (guint part = 0; part < 2; part++)
+      g_assert_cmpuint(command_gap(command, part), ==, cases[i].gaps[part]);
+    g_assert_cmpuint(command_gap(command, 2), ==, 0);
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/command/strings", test_strings);
   g_test_add_func("/command/long_strings", test_long_strings);
   g_test_add_func("/command/line_breaks_are_refused", test_line_breaks_are_refused);
+  g_test_add_func("/command/files", test_files);
   return g_test_run();
 }
