@@ -53,6 +53,7 @@ typedef struct {
   ChangeItem *item;
   ChangeOutcome outcome;
   guint32 uidvalidity, uid;
+  gboolean guessed;
   GError *error;
 } Settled;
 
