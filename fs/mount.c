@@ -34,6 +34,7 @@
 #include "fs/stopper.h"
 #include "fs/virtual.h"
 
+#define DESCRIPTORS 65536
 #define WORKERS 4
 #define PREDECESSOR_MS 20000 /* longest wait for the daemon of the last mount to end */
 #define READ_AHEAD_KB "1024"
@@ -311,10 +312,20 @@ static void finish(Running *run) {
   guard_dismiss(&run->guard);
 }
 
+/* Each open file and each message of a batch that is being uploaded takes one. */
+static void raise_descriptors(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MIN(limit.rlim_max, DESCRIPTORS)) {
+    limit.rlim_cur = MIN(limit.rlim_max, DESCRIPTORS);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 static int run_daemon(Running *run) {
   g_autoptr(GError) error = NULL;
   umask(077);
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+  raise_descriptors();
   if (chdir("/") != 0)
     log_debug("chdir /: %s", g_strerror(errno));
   run->cancellable = g_cancellable_new();

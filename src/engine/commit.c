@@ -35,10 +35,12 @@ static void file_unref(File *file) {
   engine_file_close(&handle);
 }
 
-/* The open file of the local file @shown, or NULL. */
-static File *find_ref(Locals *locals, guint32 shown) {
+/* The open file of the local file @shown, or else of @msg; NULL: there is none. */
+static File *find_ref(Locals *locals, guint32 shown, EngineMsg msg) {
   g_mutex_lock(&locals->lock);
   File *file = locals_find_locked(locals, (EngineMsg){0, 0}, shown);
+  if (!file && msg.uid)
+    file = locals_find_locked(locals, msg, 0);
   if (file)
     file->refs++;
   g_mutex_unlock(&locals->lock);
@@ -147,7 +149,8 @@ void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, c
     if (item->msg.uid && !shown)
       overlay_became(overlay, item->msg, became);
   }
-  File *file = find_ref(locals, item->shown);
+  gboolean edit = item->change->kind == CHANGE_UPLOAD && !shown;
+  File *file = find_ref(locals, item->shown, edit ? item->msg : (EngineMsg){0, 0});
   if (file)
     g_mutex_lock(&file->lock);
   g_mutex_lock(&locals->lock);
@@ -403,7 +406,7 @@ static void commit_file(File *file, EngineWait wait) {
   file->sealed = TRUE;
   file_show_locked(file);
   g_mutex_lock(&locals->lock);
-  file->pending = TRUE;
+  file->pending = file->clone.uid != 0;
   g_mutex_unlock(&locals->lock);
   gboolean resized = file->size != before;
   EngineMsg base = file->base;
@@ -499,7 +502,7 @@ gboolean locals_unlink(Locals *locals, const OverlayEntry *entry, GError **error
   if (!journal_local_remove(engine->journal, data, error))
     return FALSE;
   overlay_remove(engine->overlay, entry->number);
-  File *file = find_ref(locals, shown);
+  File *file = find_ref(locals, shown, (EngineMsg){0, 0});
   if (file) {
     g_mutex_lock(&file->lock);
     file->unlinked = TRUE;
@@ -545,5 +548,6 @@ int locals_edited(Locals *locals, EngineMsg msg, guint64 *size_out) {
   File *file = locals_find_locked(locals, msg, 0);
   int fd = file && file->fd >= 0 ? fcntl(file->fd, F_DUPFD_CLOEXEC, 3) : -1;
   g_mutex_unlock(&locals->lock);
-  return fd >= 0 || file ? fd : journal_local_fd(locals->engine->journal, replaced.local, FALSE, NULL);
+  guint32 data = locals_data_number(locals, replaced.local);
+  return fd >= 0 || file ? fd : journal_local_fd(locals->engine->journal, data, FALSE, NULL);
 }
