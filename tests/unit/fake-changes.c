@@ -500,6 +500,9 @@ static gboolean move_local_locked(Engine *engine, Change *change, Local *local, 
     if (size_of(local) == 0)
       return set(error, EML_ERROR_INVALID);
     upload_locked(engine, change, local, home, change->to_name, NULL);
+    Row *row = fake_row_by_name_locked(home, change->to_name);
+    row->flags = change->keywords ? (guint) change->flags : row->flags;
+    row->keywords = change->keywords ? g_intern_string(change->keywords) : NULL;
     return TRUE;
   }
   local->folder = change->to.folder;
@@ -645,6 +648,15 @@ EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, Engine
   return submit(engine, &(Change){.call = "rename", .dir = dir, .name = g_strdup(name), .to = to,
                                   .to_name = g_strdup(to_name), .flag = no_replace, .done = done,
                                   .data = data});
+}
+
+EngineWait engine_deliver(Engine *engine, EngineDir dir, const char *name, EngineDir to,
+                          const char *to_name, gboolean no_replace, guint flags,
+                          const char *keywords, EngineDone done, gpointer data) {
+  return submit(engine, &(Change){.call = "rename", .dir = dir, .name = g_strdup(name), .to = to,
+                                  .to_name = g_strdup(to_name), .flag = no_replace,
+                                  .flags = (gint) flags, .keywords = g_strdup(keywords),
+                                  .done = done, .data = data});
 }
 
 EngineWait engine_mkdir(Engine *engine, EngineDir dir, const char *name, EngineDone done,
