@@ -3,6 +3,7 @@
 
 #define PLACES_MOST 100000 /* about 5 MiB */
 #define LINKS_MOST 1000
+#define FRESH_US (10 * G_USEC_PER_SEC)
 
 typedef struct {
   gint64 key; /* of folder and name; two with the same share a place, which does no harm */
@@ -17,11 +18,17 @@ typedef struct {
   gboolean seen;
 } Times;
 
+typedef struct {
+  gint64 until;  /* monotonic, microseconds */
+  guint missing; /* bits of MaildirPart */
+} Fresh;
+
 struct MaildirMemory {
   GMutex lock; /* guards what follows; a leaf */
   GHashTable *places; /* Place, by its key */
   GHashTable *times;  /* folder → Times */
   GHashTable *links;  /* "folder/tmp" → plain name */
+  GHashTable *fresh;  /* folder → Fresh; as many as folders were made */
   gint64 began;
 };
 
@@ -31,6 +38,7 @@ MaildirMemory *maildir_memory_new(void) {
   memory->places = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
   memory->times = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
   memory->links = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+  memory->fresh = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
   memory->began = g_get_real_time() * 1000;
   return memory;
 }
@@ -42,6 +50,7 @@ void maildir_memory_free(MaildirMemory **memory_inout) {
   g_hash_table_unref(memory->places);
   g_hash_table_unref(memory->times);
   g_hash_table_unref(memory->links);
+  g_hash_table_unref(memory->fresh);
   g_mutex_clear(&memory->lock);
   g_free(memory);
 }
@@ -127,6 +136,39 @@ gint64 maildir_changed(MaildirMemory *memory, const EngineFolder *folder) {
   gint64 changed = times->changed;
   g_mutex_unlock(&memory->lock);
   return changed;
+}
+
+/* ---- new folders ---- */
+
+void maildir_fresh_set(MaildirMemory *memory, guint32 folder) {
+  Fresh *fresh = g_new(Fresh, 1);
+  *fresh = (Fresh){g_get_monotonic_time() + FRESH_US,
+                   1u << MAILDIR_CUR | 1u << MAILDIR_NEW | 1u << MAILDIR_TMP};
+  g_mutex_lock(&memory->lock);
+  g_hash_table_replace(memory->fresh, GUINT_TO_POINTER(folder), fresh);
+  g_mutex_unlock(&memory->lock);
+}
+
+static Fresh *fresh_locked(MaildirMemory *memory, guint32 folder, MaildirPart part) {
+  Fresh *fresh = g_hash_table_lookup(memory->fresh, GUINT_TO_POINTER(folder));
+  gboolean missing = fresh && fresh->missing & 1u << part && fresh->until > g_get_monotonic_time();
+  return missing ? fresh : NULL;
+}
+
+gboolean maildir_is_fresh(MaildirMemory *memory, guint32 folder, MaildirPart part) {
+  g_mutex_lock(&memory->lock);
+  gboolean is = fresh_locked(memory, folder, part) != NULL;
+  g_mutex_unlock(&memory->lock);
+  return is;
+}
+
+gboolean maildir_fresh_make(MaildirMemory *memory, guint32 folder, MaildirPart part) {
+  g_mutex_lock(&memory->lock);
+  Fresh *fresh = fresh_locked(memory, folder, part);
+  if (fresh)
+    fresh->missing &= ~(1u << part);
+  g_mutex_unlock(&memory->lock);
+  return fresh != NULL;
 }
 
 /* ---- links ---- */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * What the Maildir view remembers for the life of a mount, as mail has no place for it: which messages
- * without flags were moved from new to cur, when something last changed in a folder, and which files
- * of tmp have a second name. All of it is bounded: what is forgotten is shown in new again.
+ * without flags were moved from new to cur, when something last changed in a folder, which files of
+ * tmp have a second name, and which folders were just made. All of it is bounded: what is forgotten is
+ * shown in new again.
  *
  * Any thread; a leaf lock.
  */
@@ -34,6 +35,17 @@ void maildir_news(const EngineNews *news, gsize count, gpointer memory);
 /* When that was last, in nanoseconds; never before the mount began, as nobody knows what happened until
  * then. Grows with every change. Also sees changes of @folder that nobody told of. */
 gint64 maildir_changed(MaildirMemory *memory, const EngineFolder *folder);
+
+/* ---- folders that were just made ----
+ *
+ * Who makes a Maildir makes a directory, then cur, new and tmp in it, and gives up when one is there
+ * already. So they are not there before they are made, or until some seconds have passed. */
+
+void maildir_fresh_set(MaildirMemory *memory, guint32 folder);
+/* Whether @part of @folder is still to be made. */
+gboolean maildir_is_fresh(MaildirMemory *memory, guint32 folder, MaildirPart part);
+/* Makes it. FALSE: it was there. */
+gboolean maildir_fresh_make(MaildirMemory *memory, guint32 folder, MaildirPart part);
 
 /* ---- files of tmp that were delivered by link(2) and not unlinked yet ---- */
 

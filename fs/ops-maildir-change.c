@@ -162,6 +162,15 @@ gboolean view_rmdir(Fs *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
   return TRUE;
 }
 
+static void on_made(gpointer data, const GError *error) {
+  ViewChange *change = data;
+  g_auto(EngineEntry) made = {0};
+  if (!error && engine_entry_get(change->fs->engine, change->from.dir, change->from.plain, &made, NULL)
+      && made.folder)
+    maildir_fresh_set(change->fs->maildir, made.folder->id);
+  change_end(change, error);
+}
+
 gboolean view_mkdir(Fs *fs, fuse_req_t req, fuse_ino_t parent, const char *name) {
   g_autoptr(GError) error = NULL;
   if (!view_is(parent))
@@ -169,16 +178,21 @@ gboolean view_mkdir(Fs *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
   ViewChange *change = change_new(fs, req);
   ViewName *from = &change->from;
   gboolean known = view_name(fs, parent, name, from, &error);
-  if (known && !is_part(from, MAILDIR_FOLDER, MAILDIR_FOLDER))
+  gboolean beside = is_part(from, MAILDIR_FOLDER, MAILDIR_FOLDER);
+  change->newparent = parent;
+  if (known && !beside) {
     change_fail(change, EML_ERROR_FIXED, "there are no folders in it");
-  else if (!known && maildir_part(name))
-    change_fail(change, EML_ERROR_EXISTS, "every folder has it");
-  else if (!known)
-    change_end(change, error);
-  else {
-    change->newparent = parent;
+  } else if (known) {
     change->newname = g_strdup(name);
-    WAITS(change, engine_mkdir(fs->engine, from->dir, from->plain, on_done, change));
+    WAITS(change, engine_mkdir(fs->engine, from->dir, from->plain, on_made, change));
+  } else if (beside && maildir_fresh_make(fs->maildir, from->dir.folder, maildir_part(name))) {
+    change->newname = g_strdup(name);
+    g_clear_pointer(&from->plain, g_free);
+    change_end(change, NULL);
+  } else if (beside && maildir_part(name)) {
+    change_fail(change, EML_ERROR_EXISTS, "every folder has it");
+  } else {
+    change_end(change, error);
   }
   return TRUE;
 }

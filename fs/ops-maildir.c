@@ -48,10 +48,12 @@ typedef struct {
 static gboolean find_part(Fs *fs, Node node, MaildirPart part, struct fuse_entry_param *entry_out,
                           GError **error) {
   g_autoptr(EngineFolder) folder = engine_folder_get(fs->engine, node.id, error);
-  if (folder && !folder->space)
-    g_set_error_literal(error, EML_ERROR, EML_ERROR_NOT_FOUND, "it has no messages");
-  if (!folder || !folder->space)
+  if (!folder)
     return FALSE;
+  if (!folder->space || maildir_is_fresh(fs->maildir, node.id, part)) {
+    g_set_error_literal(error, EML_ERROR, EML_ERROR_NOT_FOUND, "it has no messages");
+    return FALSE;
+  }
   *entry_out = dir_entry(fs, folder, part);
   return TRUE;
 }
@@ -123,7 +125,7 @@ gboolean view_lookup(Fs *fs, fuse_req_t req, fuse_ino_t parent, const char *name
 }
 
 void view_reply_new(Fs *fs, fuse_req_t req, fuse_ino_t parent, const char *name) {
-  lookup(fs, req, parent, name, FALSE);
+  lookup(fs, req, parent, name, TRUE);
 }
 
 /* ---- attributes ---- */
@@ -193,6 +195,8 @@ static int by_id(gconstpointer a, gconstpointer b) {
 static gboolean list_folders(Listing *list, const EngineFolder *above, guint32 part, guint32 after,
                              GError **error) {
   for (part++; above && above->space && part <= MAILDIR_TMP && !list->full; part++) {
+    if (maildir_is_fresh(list->fs->maildir, above->id, (MaildirPart) part))
+      continue;
     struct fuse_entry_param entry = dir_entry(list->fs, above, (MaildirPart) part);
     list_add(list, maildir_part_name((MaildirPart) part), &entry,
              cookie_make(COOKIE_SPECIAL, 2 + part));

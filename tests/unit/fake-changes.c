@@ -516,6 +516,8 @@ static gboolean rename_locked(Engine *engine, Change *change, GError **error) {
   if (!find_locked(engine, change->dir, change->name, &from, error))
     return FALSE;
   gboolean taken = find_locked(engine, change->to, change->to_name, &to, NULL);
+  if (taken && from.folder == to.folder && from.row == to.row && from.local == to.local)
+    return TRUE;
   if (taken && change->flag)
     return set(error, EML_ERROR_EXISTS);
   if (from.row && !is_letter(change->to, change->to_name))
@@ -706,6 +708,7 @@ void fake_settle(Engine *engine) {
     Row *arrived = fake_add_row(to, row->true_size);
     arrived->name = guest->name;
     arrived->flags = row->flags;
+    arrived->keywords = row->keywords;
     arrived->mtime = row->mtime;
     arrived->written = TRUE;
     arrived->packed = engine->pack_end;
