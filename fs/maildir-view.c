@@ -131,6 +131,20 @@ gboolean view_entry(Fs *fs, const ViewName *name, EngineEntry *entry_out, GError
   return fail(error, EML_ERROR_NOT_FOUND, "there is no such name any more");
 }
 
+gboolean view_was_put(Fs *fs, Node node) {
+  MaildirPart part;
+  MaildirFlags letters;
+  if (node.kind == NODE_LOCAL) {
+    g_autoptr(EngineLocal) local = engine_local_get(fs->engine, node.id, NULL);
+    return local && maildir_place_get(fs->maildir, local->folder, local->name, &part, &letters);
+  }
+  EngineMsg msg = {node.id, node.uid};
+  g_autoptr(EngineMessage) message = engine_message_get(fs->engine, msg, NULL);
+  g_autoptr(EngineFolder) folder =
+      message ? engine_folder_by_space(fs->engine, msg.space, NULL) : NULL;
+  return folder && maildir_place_get(fs->maildir, folder->id, message->name, &part, &letters);
+}
+
 /* ---- news ---- */
 
 void view_tell(Fs *fs, EngineDir dir, const char *plain) {

@@ -51,6 +51,9 @@ gboolean view_has_messages(Node node);
 MaildirFlags view_letters(const EngineMessage *message);
 MaildirPart view_part(Fs *fs, guint32 folder, const char *plain, MaildirFlags letters);
 
+/* Whether the message or local file @node was put where it is through the view, in this mount. */
+gboolean view_was_put(Fs *fs, Node node);
+
 /* What is called @plain is another by now, or is not there any more. */
 void view_tell(Fs *fs, EngineDir dir, const char *plain);
 /* Something has changed in @dir. */

@@ -344,7 +344,8 @@ static gboolean set_mtime(Fs *fs, fuse_ino_t ino, Node node, const struct timesp
 }
 
 /* Modes and groups are for programs that want to keep them (cp -p, rsync, tar, git): they mean nothing
- * here, and neither do the times of folders. */
+ * here, and neither do the times of folders, nor of what was put into a Maildir: mutt sets them last, and
+ * takes the message for lost when it cannot. */
 static void set_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino, const struct stat *attr,
                            int to_set, const struct fuse_file_info *fi) {
   g_autoptr(GError) error = NULL;
@@ -363,7 +364,8 @@ static void set_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino, const struct 
   else if (is_file && (to_set & FUSE_SET_ATTR_SIZE))
     set_size(fs, req, ino, node, (guint64) attr->st_size, fi);
   else if (is_file && (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
-           && !set_mtime(fs, ino, node, now ? NULL : &attr->st_mtim, &error))
+           && !set_mtime(fs, ino, node, now ? NULL : &attr->st_mtim, &error)
+           && !(g_error_matches(error, EML_ERROR, EML_ERROR_FIXED) && view_was_put(fs, node)))
     reply_error_node(req, error);
   else
     reply_attributes(fs, req, ino);

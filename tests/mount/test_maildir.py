@@ -210,6 +210,9 @@ def test_delivery(anna, box, to, shown):
     assert (box / shown).read_bytes() == LETTER
     assert (anna.dir / "INBOX" / "1.M2P3.host.eml").read_bytes() == LETTER
     wait_for(lambda: locals_left(anna) == 0, "nothing local is left")
+    os.utime(box / shown, (5, 6))  # as mutt does, for which it would be lost otherwise
+    assert (box / shown).stat().st_mtime != 6
+    fails(errno.EPERM, os.utime, box / "cur" / f"{stem(4)}:2,P", (5, 6))
 
 
 def test_delivery_by_link(anna, box):

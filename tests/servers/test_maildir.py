@@ -91,7 +91,7 @@ def mutt(account, program, keys, folder="INBOX"):
         "set mbox_type=Maildir", "set folder='%s'" % account.view, "set spoolfile='+INBOX'",
         "set move=no", "set confirmappend=no", "set confirmcreate=no", "set delete=yes", "set quit=yes",
         "set sort=subject", "set wait_key=no", "set record=''", "set mail_check=0", "set timeout=1",
-        "set pager_stop=yes", "set mark_old=no", "set menu_move_off=no",
+        "set resolve=no", "set mark_old=no", "set menu_move_off=no",
         "push '%s'" % keys)) + "\n")
     return account.screen(program, "-n", "-F", settings, "-f", account.view / folder)
 
@@ -99,9 +99,11 @@ def mutt(account, program, keys, folder="INBOX"):
 # Sorted by subject: one, three, two.
 @pytest.mark.parametrize("program", ["mutt", "neomutt"])
 def test_mutt_reads_flags_and_deletes(account, program):
-    shown = mutt(account, program, "<first-entry><display-message><exit><flag-message>"
-                                   "<last-entry><delete-message><quit>")
-    assert "The body of one" in shown
+    text = account.home / "text"
+    mutt(account, program, "<first-entry><display-message><exit><flag-message>"
+                           "<pipe-message><kill-line>cat >%s<enter>"
+                           "<last-entry><delete-message><quit>" % text)
+    assert "The body of one" in text.read_text()
     account.becomes({"one": ["\\Flagged", "\\Seen"], "three": ["\\Flagged", "\\Seen"]})
     account.becomes({"two": ["\\Deleted", "\\Seen"]} if "two" in account.server("Trash")
                     and "\\Deleted" in account.server("Trash")["two"] else {"two": ["\\Seen"]}, "Trash")
@@ -109,8 +111,8 @@ def test_mutt_reads_flags_and_deletes(account, program):
 
 @pytest.mark.parametrize("program", ["mutt", "neomutt"])
 def test_mutt_moves_and_saves(account, program):
-    mutt(account, program, "<first-entry><next-entry><save-message>+Archive<enter>"
-                           "<last-entry><copy-message>+Fresh<enter><quit>")
+    mutt(account, program, "<first-entry><next-entry><save-message><kill-line>+Archive<enter>"
+                           "<last-entry><copy-message><kill-line>+Fresh<enter><quit>")
     account.becomes({"one": [], "two": ["\\Seen"]})
     account.becomes({"three": ["\\Flagged", "\\Seen"]}, "Archive")
     account.becomes({"two": ["\\Seen"]}, "Fresh")
