@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define SUFFIX ".eml"
+#define NUMBERED ".emlfs"
 #define STEM_MOST 220 /* octets; leaves room for all letters in 255 */
 
 static const char *const parts[] = {
@@ -118,6 +119,8 @@ static gsize stem_length(const char *plain) {
   gsize length = strlen(plain);
   if (length <= strlen(SUFFIX) || !g_str_has_suffix(plain, SUFFIX) || plain[0] == '.')
     return 0;
+  if (g_str_has_suffix(plain, NUMBERED SUFFIX)) /* as we name others */
+    return 0;
   length -= strlen(SUFFIX);
   return length > STEM_MOST || memchr(plain, ':', length) ? 0 : length;
 }
@@ -132,7 +135,7 @@ char *maildir_name(EngineMsg msg, const char *plain, MaildirPart part, MaildirFl
   }
   gsize length = stem_length(plain);
   return length ? g_strdup_printf("%.*s%s", (int) length, plain, info)
-                : g_strdup_printf("%u.%u.emlfs%s", msg.uid, msg.space, info);
+                : g_strdup_printf("%u.%u" NUMBERED "%s", msg.uid, msg.space, info);
 }
 
 void maildir_parsed_clear(MaildirParsed *parsed) {
@@ -142,14 +145,14 @@ void maildir_parsed_clear(MaildirParsed *parsed) {
 /* UID.UIDSPACE.emlfs */
 static gboolean parse_number(const char *stem, EngineMsg *msg_out) {
   char *end;
-  if (!g_ascii_isdigit(stem[0]) || !g_str_has_suffix(stem, ".emlfs"))
+  if (!g_ascii_isdigit(stem[0]) || !g_str_has_suffix(stem, NUMBERED))
     return FALSE;
   guint64 uid = g_ascii_strtoull(stem, &end, 10);
   if (*end != '.' || !g_ascii_isdigit(end[1]))
     return FALSE;
   guint64 space = g_ascii_strtoull(end + 1, &end, 10);
   *msg_out = (EngineMsg){(guint32) space, (guint32) uid};
-  return g_str_equal(end, ".emlfs") && uid && uid <= G_MAXUINT32 && space && space <= G_MAXUINT32;
+  return g_str_equal(end, NUMBERED) && uid && uid <= G_MAXUINT32 && space && space <= G_MAXUINT32;
 }
 
 gboolean maildir_parse(const char *name, MaildirParsed *parsed_out) {

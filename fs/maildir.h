@@ -5,7 +5,7 @@
  * A message is called there as in the plain view, less ".eml", with the flags behind: "NAME:2,FS" in
  * cur, "NAME" in new. So there is one rule for made-up names and for those that a program chose when it
  * delivered, no name needs a table, and one that a program remembers stays. What would not do as such
- * a name (a colon in it, too long, without ".eml") is UID.UIDSPACE.emlfs instead.
+ * a name (a colon in it, too long, without ".eml", of this very form) is UID.UIDSPACE.emlfs instead.
  *
  * Flags are D F P R S T as everywhere, and lower-case letters for some keywords. Which is which is the
  * same in every folder and for good, so that a message that is moved keeps them. Keywords beyond
