@@ -293,8 +293,10 @@ static ChangeItem *item_for(File *file, const Aim *aim, const StoreFolder *folde
                      .name = g_strdup(aim->name),
                      .size = file->size,
                      .date = copy && message ? message->internal_date : file->mtime / 1000000000,
-                     .flags = letter->flags | (message ? message->flags : 0),
-                     .keywords = g_strdup(message ? message->keywords : ""),
+                     .flags = file->keywords ? (guint) file->flags
+                                             : letter->flags | (message ? message->flags : 0),
+                     .keywords = g_strdup(file->keywords ? file->keywords
+                                          : message      ? message->keywords : ""),
                      .local = file->data};
   item->folder = home ? home->id : 0;
   item->target = folder->id;
@@ -401,6 +403,7 @@ static void commit_file(File *file, EngineWait wait) {
     return;
   }
   ChangeItem *item = item_for(file, &aim, folder, &letter);
+  g_clear_pointer(&file->keywords, g_free);
   g_autoptr(Local) row = row_for(file, &aim, item);
   file->dirty = FALSE;
   file->sealed = TRUE;
@@ -462,7 +465,7 @@ static void on_renamed_open(EngineFile *handle, gpointer data, const GError *err
 }
 
 void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, const char *name,
-                  EngineMsg replaces, EngineWait wait) {
+                  EngineMsg replaces, gint flags, const char *keywords, EngineWait wait) {
   Engine *engine = locals->engine;
   g_autoptr(GError) error = NULL;
   gboolean letter = !entry->local->is_folder && !to.local && locals_is_letter(name);
@@ -487,6 +490,9 @@ void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, cons
   g_mutex_lock(&file->lock);
   gboolean open_elsewhere = file->dirty; /* its writer's close stores it */
   file->replaces = replaces;
+  file->flags = flags;
+  g_free(file->keywords);
+  file->keywords = flags < 0 ? NULL : g_strdup(keywords ? keywords : "");
   file->dirty = TRUE;
   g_mutex_unlock(&file->lock);
   if (open_elsewhere)

@@ -24,6 +24,8 @@ typedef struct {
   EngineMsg base;   /* the message that is edited, uid 0: none */
   char *name;       /* of that message */
   EngineMsg replaces; /* the message whose name a letter took over, uid 0: none */
+  gint flags;         /* the message is to have them, and … */
+  char *keywords;     /* … these; NULL: what it says itself */
   int fd;           /* of the data file, -1: a clone */
   EngineMsg clone;  /* it is a copy of this one, uid 0: no */
   guint64 size;

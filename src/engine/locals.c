@@ -41,6 +41,7 @@ static void file_free(File *file) {
   autofd_clear(&file->fd);
   g_mutex_clear(&file->lock);
   g_free(file->name);
+  g_free(file->keywords);
   g_free(file);
 }
 
