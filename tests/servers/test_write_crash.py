@@ -103,11 +103,14 @@ def filled(m, count=COUNT):
 def carry_on(trouble, rng, count, act):
     """Does act(i) for each i; the trouble comes somewhere in between. Which were acknowledged."""
     blow = rng.randrange(1, count)
-    done = set()
+    done, timer = set(), None
     for i in range(count):
         if i == blow or (isinstance(trouble, Break) and i % 30 == 5):
             # now, or a moment later, while one of the next is on its way
-            threading.Timer(rng.choice([0, 0, 0.001, 0.004, 0.02]), trouble.strike).start()
+            if timer:
+                timer.join()
+            timer = threading.Timer(rng.choice([0, 0, 0.001, 0.004, 0.02]), trouble.strike)
+            timer.start()
         try:
             act(i)
             done.add(i)
@@ -115,6 +118,7 @@ def carry_on(trouble, rng, count, act):
             print("%d: %s" % (i, error))
             if isinstance(trouble, Kill):
                 break
+    timer.join()
     trouble.over()
     print("%d of %d acknowledged, trouble at %d" % (len(done), count, blow))
     return done
@@ -215,15 +219,18 @@ def test_removing(trouble):
 def test_rm_r(trouble):
     trouble, m, rng = trouble
     filled(m)
-    threading.Timer(rng.random() * 0.15, trouble.strike).start()
+    timer = threading.Timer(rng.random() * 0.15, trouble.strike)
+    timer.start()
     for _ in range(5):
         done = subprocess.run(["rm", "-r", str(m.dir / FROM)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, timeout=4 * PATIENCE)
         print(done.returncode, done.stdout[:300])
+        timer.join()
         trouble.over()
         found = census(m, FROM, "Trash")
         for i in range(COUNT):
-            assert [octets for folder, octets in found.get(i, [])] == [letter(i)], "letter %d" % i
+            assert [octets for _, octets in found.get(i, [])] == [letter(i)], \
+                "letter %d: %s" % (i, [folder for folder, _ in found.get(i, [])])
         if not done.returncode:
             break
     assert FROM not in os.listdir(m.dir)
