@@ -158,7 +158,7 @@ class Mount:
                                             stdout=subprocess.DEVNULL, stderr=errors)
         until(lambda: self.serves() or self.process.poll() is not None, "the mount")
         if self.process.poll() is not None:
-            raise AssertionError("emlfs ended: " + self.errors.read_text())
+            raise AssertionError("emlfs ended with %d: %s" % (self.process.returncode, self.errors.read_text()))
         return self
 
     def serves(self):
