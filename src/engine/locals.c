@@ -17,22 +17,12 @@
 #define COPY_BYTES (1024 * 1024)
 #define NAME_BYTES 255
 
-static guint msg_hash(gconstpointer key) {
-  const EngineMsg *msg = key;
-  return msg->space * 2654435761u ^ msg->uid;
-}
-
-static gboolean msg_equal(gconstpointer a, gconstpointer b) {
-  const EngineMsg *x = a, *y = b;
-  return x->space == y->space && x->uid == y->uid;
-}
-
 Locals *locals_new(Engine *engine) {
   Locals *locals = g_new0(Locals, 1);
   locals->engine = engine;
   g_mutex_init(&locals->lock);
   locals->by_local = g_hash_table_new(NULL, NULL);
-  locals->by_msg = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
+  locals->by_msg = g_hash_table_new_full(engine_msg_hash, engine_msg_equal, g_free, NULL);
   locals->data = g_hash_table_new(NULL, NULL);
   return locals;
 }
