@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <string.h>
+
 #include "fs/fs.h"
+#include "fs/maildir-memory.h"
 
 #define NANOSECONDS 1000000000
 
@@ -60,6 +63,23 @@ void attr_named(const Fs *fs, const EngineEntry *entry, struct stat *st_out) {
     attr_message(fs, entry->msg, entry->message, st_out);
   else
     attr_local(fs, entry->local, st_out);
+}
+
+/* Programs look at the times of directories alone to see whether something came, went or got another
+ * name, which flags are part of; some take the mtime, some the ctime. */
+void attr_maildir(const Fs *fs, const EngineFolder *folder, MaildirPart part, struct stat *st_out) {
+  guint64 ino = node_maildir_ino(folder ? folder->id : 0, part);
+  if (part == MAILDIR_KEYWORDS) {
+    attr_common(fs, ino, S_IFREG | 0400, fs->began, fs->began, st_out);
+    st_out->st_size = (off_t) strlen(maildir_keywords_text());
+    return;
+  }
+  gint64 changed = folder ? maildir_changed(fs->maildir, folder) : fs->began * NANOSECONDS;
+  attr_common(fs, ino, S_IFDIR | 0700, changed / NANOSECONDS, changed / NANOSECONDS, st_out);
+  st_out->st_mtim.tv_nsec = st_out->st_ctim.tv_nsec = changed % NANOSECONDS;
+  /* How many directories are in one is not counted: 1 is "unknown" for find and fts. */
+  st_out->st_nlink = part == MAILDIR_FOLDER ? 1 : 2;
+  st_out->st_size = folder ? (off_t) folder->count : 0;
 }
 
 void attr_control_dir(const Fs *fs, struct stat *st_out) {

@@ -8,6 +8,7 @@
 #include <fuse_lowlevel.h>
 
 #include "engine/changes.h"
+#include "fs/maildir.h"
 #include "fs/node.h"
 
 typedef struct Parks Parks;
@@ -16,6 +17,7 @@ typedef struct Replay Replay;
 typedef struct Ahead Ahead;
 typedef struct Virtual Virtual;
 typedef struct OpenFiles OpenFiles;
+typedef struct MaildirMemory MaildirMemory;
 
 typedef struct {
   Engine *engine;
@@ -25,6 +27,7 @@ typedef struct {
   Ahead *ahead;
   Virtual *virtual;
   OpenFiles *files;
+  MaildirMemory *maildir;
   uid_t uid; /* owner of everything: who mounted */
   gid_t gid;
   gint64 began; /* seconds: mtime of the root */
@@ -67,6 +70,8 @@ void attr_message(const Fs *fs, EngineMsg msg, const EngineMessage *message, str
 void attr_local(const Fs *fs, const EngineLocal *local, struct stat *st_out);
 /* Whichever of these @entry is. */
 void attr_named(const Fs *fs, const EngineEntry *entry, struct stat *st_out);
+/* A directory or file of the Maildir view; @folder NULL: its top. */
+void attr_maildir(const Fs *fs, const EngineFolder *folder, MaildirPart part, struct stat *st_out);
 void attr_control_dir(const Fs *fs, struct stat *st_out);
 void attr_control_file(const Fs *fs, guint32 id, guint64 size, gint64 mtime, struct stat *st_out);
 

@@ -28,12 +28,14 @@
 #include "fs/files.h"
 #include "fs/guard.h"
 #include "fs/init-reply.h"
+#include "fs/maildir-memory.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/replay.h"
 #include "fs/stopper.h"
 #include "fs/virtual.h"
 
+#define DESCRIPTORS 65536
 #define WORKERS 4
 #define PREDECESSOR_MS 20000 /* longest wait for the daemon of the last mount to end */
 #define READ_AHEAD_KB "1024"
@@ -243,6 +245,13 @@ static gboolean mount_session(Running *run, GError **error) {
   return TRUE;
 }
 
+/* An EngineNewsFn. */
+static void on_news(const EngineNews *news, gsize count, gpointer data) {
+  Running *run = data;
+  maildir_news(news, count, run->fs.maildir);
+  notify_news(news, count, run->fs.notify);
+}
+
 static gboolean start(Running *run, GError **error) {
   run->fs.uid = getuid();
   run->fs.gid = getgid();
@@ -259,10 +268,11 @@ static gboolean start(Running *run, GError **error) {
   widen_read_ahead(mount->minor);
   run->fs.virtual = virtual_new(run->fs.engine);
   run->fs.files = files_new(&run->fs);
+  run->fs.maildir = maildir_memory_new();
   run->fs.replay = replay_new(&run->fs, run->path, mount->minor);
   run->fs.notify = notify_new(run->session, run->fs.engine, replay_news, run->fs.replay);
   run->fs.ahead = ahead_new(run->session, &run->fs);
-  if (!engine_start(run->fs.engine, notify_news, run->fs.notify, error))
+  if (!engine_start(run->fs.engine, on_news, run, error))
     return FALSE;
   stopper_mounted(run->stopper, &run->fs, run->session, run->path, mount->minor);
   return TRUE;
@@ -307,14 +317,25 @@ static void finish(Running *run) {
   if (run->session)
     fuse_session_destroy(run->session);
   virtual_free(&run->fs.virtual);
+  maildir_memory_free(&run->fs.maildir);
   parks_free(&run->fs.parks);
   guard_dismiss(&run->guard);
+}
+
+/* Each open file and each message of a batch that is being uploaded takes one. */
+static void raise_descriptors(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MIN(limit.rlim_max, DESCRIPTORS)) {
+    limit.rlim_cur = MIN(limit.rlim_max, DESCRIPTORS);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
 }
 
 static int run_daemon(Running *run) {
   g_autoptr(GError) error = NULL;
   umask(077);
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+  raise_descriptors();
   if (chdir("/") != 0)
     log_debug("chdir /: %s", g_strerror(errno));
   run->cancellable = g_cancellable_new();

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "fs/node.h"
 
+#include "fs/maildir.h"
+
 guint64 node_ino(Node node) {
   if (node.kind == NODE_ROOT)
     return NODE_ROOT_INO;
@@ -22,6 +24,8 @@ gboolean node_parse(guint64 ino, Node *node_out) {
     return node.id != 0 && node.uid != 0;
   case NODE_LOCAL:
     return node.id != 0 && node.uid <= 1;
+  case NODE_MAILDIR:
+    return node.uid <= MAILDIR_KEYWORDS && (node.id != 0 || node.uid == MAILDIR_FOLDER);
   case NODE_CONTROL_DIR:
     return node.id == 0 && node.uid == 0;
   default:

@@ -17,6 +17,8 @@ typedef enum {
   NODE_CONTROL_DIR = 3,  /* id 0 */
   NODE_CONTROL_FILE = 4, /* id: index of the file, from 1 */
   NODE_LOCAL = 5,        /* id: local file or folder; uid 0: a file, 1: a folder */
+  NODE_MAILDIR = 6,      /* id: folder, 0: the top; uid: MaildirPart of maildir.h. What is in these
+                            directories are the nodes that it is in the plain view */
   /* Seen by the thread of replay.h alone, and not parsed: what it removes once more. */
   NODE_GONE_FOLDER = 14,
   NODE_GONE_MESSAGE = 15,
@@ -44,6 +46,10 @@ static inline guint64 node_message_ino(guint32 space, guint32 uid) {
 
 static inline guint64 node_local_ino(guint32 local, gboolean is_folder) {
   return node_ino((Node){NODE_LOCAL, local, is_folder ? 1 : 0});
+}
+
+static inline guint64 node_maildir_ino(guint32 folder, guint32 part) {
+  return node_ino((Node){NODE_MAILDIR, folder, part});
 }
 
 /* FALSE for a number that node_ino cannot have given. Any thread. */

@@ -34,6 +34,7 @@ typedef struct {
   GHashTable *listings;   /* ino (gint64 *) of directories whose listing changed */
   GHashTable *barriers;   /* ino (gint64 *) of directories whose lock is to be taken once */
   GHashTable *attributes; /* ino (gint64 *) of nodes whose attributes changed */
+  GHashTable *views;      /* folder ids: attributes of their directories in the Maildir view */
   GHashTable *resets;     /* folder ids that were listed anew */
   GArray *gone;           /* Gone */
   GArray *names;          /* Gone, without child: what stands for another node now */
@@ -75,6 +76,7 @@ static Batch *batch_new(void) {
   batch->listings = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
   batch->barriers = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
   batch->attributes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+  batch->views = g_hash_table_new(g_direct_hash, g_direct_equal);
   batch->resets = g_hash_table_new(g_direct_hash, g_direct_equal);
   batch->gone = g_array_new(FALSE, FALSE, sizeof(Gone));
   g_array_set_clear_func(batch->gone, gone_clear);
@@ -91,6 +93,7 @@ static void batch_free(Batch *batch) {
   g_hash_table_unref(batch->listings);
   g_hash_table_unref(batch->barriers);
   g_hash_table_unref(batch->attributes);
+  g_hash_table_unref(batch->views);
   g_hash_table_unref(batch->resets);
   g_array_unref(batch->gone);
   g_array_unref(batch->names);
@@ -154,6 +157,7 @@ static void queue_locked(Notify *notify, const EngineNews *news) {
     g_hash_table_add(queue->locals, GUINT_TO_POINTER(news->local));
     break;
   }
+  g_hash_table_add(queue->views, GUINT_TO_POINTER(news->folder));
   EngineNews copy = *news;
   copy.name = g_strdup(news->name);
   g_array_append_val(queue->news, copy);
@@ -166,6 +170,16 @@ void notify_news(const EngineNews *news, gsize count, gpointer data) {
   for (gsize i = 0; i < count && !notify->stopping; i++)
     queue_locked(notify, &news[i]);
   g_cond_broadcast(&notify->wake);
+  g_mutex_unlock(&notify->lock);
+}
+
+void notify_view(Notify *notify, guint32 folder) {
+  g_mutex_lock(&notify->lock);
+  if (!notify->stopping) {
+    g_hash_table_add(notify->queue->views, GUINT_TO_POINTER(folder));
+    notify->queued++;
+    g_cond_broadcast(&notify->wake);
+  }
   g_mutex_unlock(&notify->lock);
 }
 
@@ -254,6 +268,13 @@ static void tell_local(Notify *notify, guint32 id) {
                                    0, 0);
 }
 
+/* Names there are not kept for long, and listings go by the time of the directory; that is what has to
+ * go, so that who looks at it sees at once that something changed. */
+static void tell_view(Notify *notify, guint32 folder) {
+  for (guint32 part = MAILDIR_FOLDER; folder && part <= MAILDIR_TMP; part++)
+    fuse_lowlevel_notify_inval_inode(notify->session, node_maildir_ino(folder, part), -1, 0);
+}
+
 static void tell(Notify *notify, Batch *batch) {
   struct fuse_session *session = notify->session;
   GHashTableIter iter;
@@ -287,6 +308,9 @@ static void tell(Notify *notify, Batch *batch) {
     take_directory_lock(notify, *(guint64 *) key);
     fuse_lowlevel_notify_inval_inode(session, *(guint64 *) key, 0, 0);
   }
+  g_hash_table_iter_init(&iter, batch->views);
+  while (g_hash_table_iter_next(&iter, &key, NULL))
+    tell_view(notify, GPOINTER_TO_UINT(key));
 }
 
 static void call_after(Batch *batch) {

@@ -29,6 +29,9 @@ void notify_news(const EngineNews *news, gsize count, gpointer data);
 guint notify_enter(Notify *notify);
 void notify_leave(Notify *notify, guint section);
 
+/* The directories of @folder in the Maildir view have another time. */
+void notify_view(Notify *notify, guint32 folder);
+
 typedef void (*NotifyFn)(gpointer data);
 /* Calls @fn once the kernel has been told all size changes that were queued before: at once, in
  * this thread, when there are none. */

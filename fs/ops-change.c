@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 #include "fs/files.h"
-#include "fs/fs.h"
+#include "fs/maildir-view.h"
 #include "fs/park.h"
 #include "fs/replay.h"
 #include "fs/reply.h"
@@ -17,13 +17,13 @@ typedef struct {
   Fs *fs;
   fuse_req_t req;
   guint64 park;
-  EngineDir dir; /* with `name`: the entry to answer with */
-  char *name;
+  EngineDir dir, to; /* where something changes */
+  char *name;        /* in `dir`: the entry to answer with */
 } ChangeWait;
 
-static ChangeWait *change_begin(Fs *fs, fuse_req_t req) {
+static ChangeWait *change_begin(Fs *fs, fuse_req_t req, EngineDir dir, EngineDir to) {
   ChangeWait *wait = g_new0(ChangeWait, 1);
-  *wait = (ChangeWait){.fs = fs, .req = req};
+  *wait = (ChangeWait){.fs = fs, .req = req, .dir = dir, .to = to};
   wait->park = park_begin(fs->parks, req);
   return wait;
 }
@@ -31,6 +31,8 @@ static ChangeWait *change_begin(Fs *fs, fuse_req_t req) {
 static void on_change(gpointer data, const GError *error) {
   ChangeWait *wait = data;
   park_end(wait->fs->parks, wait->park);
+  view_touch(wait->fs, wait->dir);
+  view_touch(wait->fs, wait->to);
   if (error)
     reply_error(wait->req, error);
   else if (wait->name)
@@ -51,13 +53,21 @@ static void keep_open(Fs *fs, EngineDir dir, const char *name) {
   files_keep(fs, &st);
 }
 
-static gboolean is_control(fuse_ino_t parent, const char *name) {
-  return parent == NODE_ROOT_INO && g_str_equal(name, CONTROL_NAME);
+/* The directories that are no mail. TRUE: it is answered. */
+static gboolean is_fixed(fuse_req_t req, fuse_ino_t parent, const char *name) {
+  if (parent != NODE_ROOT_INO)
+    return FALSE;
+  gboolean control = g_str_equal(name, CONTROL_NAME), view = g_str_equal(name, MAILDIR_NAME);
+  if (control || view)
+    fuse_reply_err(req, control ? EROFS : EPERM);
+  return control || view;
 }
 
 /* FALSE: @name in @parent is nothing that can be changed, which is answered. */
 static gboolean find_dir(fuse_req_t req, fuse_ino_t parent, const char *name, EngineDir *dir_out) {
-  int failure = is_control(parent, name) ? EROFS : dir_of_node(parent, dir_out);
+  if (is_fixed(req, parent, name))
+    return FALSE;
+  int failure = dir_of_node(parent, dir_out);
   if (failure)
     fuse_reply_err(req, failure);
   return failure == 0;
@@ -66,10 +76,11 @@ static gboolean find_dir(fuse_req_t req, fuse_ino_t parent, const char *name, En
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Fs *fs = fuse_req_userdata(req);
   EngineDir dir;
-  if (replay_remove(fs->replay, req, parent, name) || !find_dir(req, parent, name, &dir))
+  if (replay_remove(fs->replay, req, parent, name) || view_unlink(fs, req, parent, name)
+      || !find_dir(req, parent, name, &dir))
     return;
   keep_open(fs, dir, name);
-  ChangeWait *wait = change_begin(fs, req);
+  ChangeWait *wait = change_begin(fs, req, dir, dir);
   guint64 park = wait->park;
   park_waits(fs->parks, park, engine_unlink(fs->engine, dir, name, on_change, wait));
 }
@@ -77,9 +88,10 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) {
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Fs *fs = fuse_req_userdata(req);
   EngineDir dir;
-  if (replay_remove(fs->replay, req, parent, name) || !find_dir(req, parent, name, &dir))
+  if (replay_remove(fs->replay, req, parent, name) || view_rmdir(fs, req, parent, name)
+      || !find_dir(req, parent, name, &dir))
     return;
-  ChangeWait *wait = change_begin(fs, req);
+  ChangeWait *wait = change_begin(fs, req, dir, dir);
   guint64 park = wait->park;
   park_waits(fs->parks, park, engine_rmdir(fs->engine, dir, name, on_change, wait));
 }
@@ -87,11 +99,11 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) {
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode) {
   Fs *fs = fuse_req_userdata(req);
   EngineDir dir;
-  if (replay_mkdir(fs->replay, req, parent, name) || !find_dir(req, parent, name, &dir))
+  if (replay_mkdir(fs->replay, req, parent, name) || view_mkdir(fs, req, parent, name)
+      || !find_dir(req, parent, name, &dir))
     return;
-  ChangeWait *wait = change_begin(fs, req);
+  ChangeWait *wait = change_begin(fs, req, dir, dir);
   guint64 park = wait->park;
-  wait->dir = dir;
   wait->name = g_strdup(name);
   park_waits(fs->parks, park, engine_mkdir(fs->engine, dir, name, on_change, wait));
 }
@@ -100,14 +112,16 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
                       const char *newname, unsigned flags) {
   Fs *fs = fuse_req_userdata(req);
   EngineDir dir, to;
-  if (!find_dir(req, parent, name, &dir) || !find_dir(req, newparent, newname, &to))
-    return;
   if (flags & ~(unsigned) RENAME_NOREPLACE) { /* exchange, whiteout: servers have no such thing */
     fuse_reply_err(req, EINVAL);
     return;
   }
+  if (is_fixed(req, parent, name) || is_fixed(req, newparent, newname)
+      || view_rename(fs, req, parent, name, newparent, newname, (flags & RENAME_NOREPLACE) != 0)
+      || !find_dir(req, parent, name, &dir) || !find_dir(req, newparent, newname, &to))
+    return;
   keep_open(fs, to, newname);
-  ChangeWait *wait = change_begin(fs, req);
+  ChangeWait *wait = change_begin(fs, req, dir, to);
   guint64 park = wait->park;
   park_waits(fs->parks, park,
              engine_rename(fs->engine, dir, name, to, newname, (flags & RENAME_NOREPLACE) != 0,
@@ -118,16 +132,28 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
   Fs *fs = fuse_req_userdata(req);
   g_autoptr(GError) error = NULL;
   EngineDir dir;
-  if (!find_dir(req, parent, name, &dir))
-    return;
+  g_auto(ViewName) view = {0};
   if (!S_ISREG(mode)) {
     fuse_reply_err(req, EPERM);
     return;
   }
-  EngineFile *file = engine_file_create(fs->engine, dir, name, &error);
+  gboolean in_view = view_is(parent);
+  if (in_view ? !view_scratch(fs, parent, name, &view, &error) : !find_dir(req, parent, name, &dir)) {
+    if (error)
+      reply_error(req, error);
+    return;
+  }
+  if (in_view)
+    dir = view.dir;
+  EngineFile *file = engine_file_create(fs->engine, dir, in_view ? view.plain : name, &error);
   if (file) {
     engine_file_close(&file);
-    reply_new_entry(fs, req, dir, name);
+    if (in_view)
+      view_tell(fs, dir, view.plain);
+    if (in_view)
+      view_reply_new(fs, req, parent, name);
+    else
+      reply_new_entry(fs, req, dir, name);
   } else {
     reply_error(req, error);
   }
@@ -135,7 +161,8 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname) {
   EngineDir dir;
-  if (find_dir(req, newparent, newname, &dir))
+  if (!view_link(fuse_req_userdata(req), req, ino, newparent, newname)
+      && find_dir(req, newparent, newname, &dir))
     fuse_reply_err(req, EPERM);
 }
 

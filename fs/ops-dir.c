@@ -10,7 +10,8 @@
 
 #include "base/err.h"
 #include "fs/files.h"
-#include "fs/listed.h"
+#include "fs/list.h"
+#include "fs/maildir-view.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/replay.h"
@@ -25,6 +26,7 @@ typedef struct {
   fuse_req_t req;
   guint64 park;
   EngineDir dir;
+  fuse_ino_t ino;           /* opendir */
   struct fuse_file_info fi; /* opendir */
   char *name;               /* lookup */
 } DirWait;
@@ -114,7 +116,7 @@ static struct fuse_entry_param control_entry(const Fs *fs, guint32 id) {
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
   Fs *fs = fuse_req_userdata(req);
-  if (replay_lookup(fs->replay, req, parent, name))
+  if (replay_lookup(fs->replay, req, parent, name) || view_lookup(fs, req, parent, name))
     return;
   EngineDir dir;
   int failure = dir_of_node(parent, &dir);
@@ -162,6 +164,8 @@ gboolean stat_node(Fs *fs, Node node, struct stat *st_out, GError **error) {
     attr_local(fs, local, st_out);
     return TRUE;
   }
+  case NODE_MAILDIR:
+    return view_stat(fs, node, st_out, error);
   case NODE_CONTROL_DIR:
     attr_control_dir(fs, st_out);
     return TRUE;
@@ -189,7 +193,8 @@ void reply_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino) {
   else if (!stat_node(fs, node, &st, &error) && !files_stat(fs, ino, &st))
     reply_error_node(req, error);
   else
-    fuse_reply_attr(req, &st, node.kind == NODE_CONTROL_FILE ? 0 : KEEP_SECONDS);
+    fuse_reply_attr(req, &st, node.kind == NODE_CONTROL_FILE ? 0
+                              : node.kind == NODE_MAILDIR ? VIEW_SECONDS : KEEP_SECONDS);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
@@ -212,7 +217,7 @@ static void on_opendir_ready(gpointer data, const GError *error) {
   if (error)
     reply_error_node(wait->req, error);
   else
-    reply_opendir(wait->fs, wait->req, node_folder_ino(wait->dir.folder), &wait->fi, TRUE);
+    reply_opendir(wait->fs, wait->req, wait->ino, &wait->fi, TRUE);
   dir_wait_free(wait);
 }
 
@@ -221,35 +226,23 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
-  } else if (node.kind == NODE_FOLDER) {
+  } else if (node.kind == NODE_FOLDER || view_has_messages(node)) {
     DirWait *parked = g_new0(DirWait, 1);
-    *parked = (DirWait){.fs = fs, .req = req, .dir = {node.id, 0}, .fi = *fi};
+    *parked = (DirWait){.fs = fs, .req = req, .dir = {node.id, 0}, .ino = ino, .fi = *fi};
     guint64 park = parked->park = park_begin(fs->parks, req);
     park_waits(fs->parks, park, engine_folder_ready(fs->engine, node.id, on_opendir_ready, parked));
   } else if (node.kind == NODE_CONTROL_DIR) {
     reply_opendir(fs, req, ino, fi, FALSE);
-  } else if (node.kind == NODE_ROOT || (node.kind == NODE_LOCAL && node.uid)) {
+  } else if (node.kind == NODE_ROOT || (node.kind == NODE_LOCAL && node.uid)
+             || (node.kind == NODE_MAILDIR && node.uid != MAILDIR_KEYWORDS)) {
     reply_opendir(fs, req, ino, fi, TRUE);
   } else {
     fuse_reply_err(req, ENOTDIR);
   }
 }
 
-typedef struct {
-  Fs *fs;
-  fuse_req_t req;
-  gboolean plus, full;
-  char *buffer;
-  gsize size, used;
-  guint32 space; /* of the messages */
-  Listed *listed;
-  CookieClass class; /* of the messages that are being listed */
-  guint32 last;      /* UID of the last one */
-} Listing;
-
-/* FALSE, and `full`, when the entry does not fit. */
-static gboolean list_add(Listing *list, const char *name, const struct fuse_entry_param *entry,
-                         gint64 cookie) {
+gboolean list_add(Listing *list, const char *name, const struct fuse_entry_param *entry,
+                  gint64 cookie) {
   gsize left = list->size - list->used;
   char *at = list->buffer + list->used;
   gsize needed = list->plus ? fuse_add_direntry_plus(list->req, at, left, name, entry, cookie)
@@ -268,16 +261,20 @@ static gboolean list_add_dot(Listing *list, const char *name, guint64 ino, guint
   return list_add(list, name, &entry, cookie_make(COOKIE_SPECIAL, number));
 }
 
-static gboolean list_special(Listing *list, guint32 after, guint64 self, guint64 parent) {
+void list_dots(Listing *list, guint32 after, guint64 self, guint64 parent) {
   if (after < 1 && !list_add_dot(list, ".", self, 1))
-    return TRUE;
-  if (after < 2 && !list_add_dot(list, "..", parent, 2))
-    return TRUE;
-  if (after < 3 && self == NODE_ROOT_INO) {
+    return;
+  if (after < 2)
+    list_add_dot(list, "..", parent, 2);
+}
+
+/* The Maildir view is not listed, as everybody who goes through all there is would do so twice. */
+static void list_special(Listing *list, guint32 after, guint64 self, guint64 parent) {
+  list_dots(list, after, self, parent);
+  if (after < 3 && !list->full && self == NODE_ROOT_INO) {
     struct fuse_entry_param entry = control_entry(list->fs, 0);
     list_add(list, CONTROL_NAME, &entry, cookie_make(COOKIE_SPECIAL, 3));
   }
-  return TRUE;
 }
 
 static int by_id(gconstpointer a, gconstpointer b) {
@@ -313,8 +310,8 @@ static gboolean list_message(const EngineMessage *message, gpointer data) {
   return list_add(list, message->name, &entry, cookie_make(list->class, message->uid));
 }
 
-/* As many as fit; without `full` they are at their end, and list->last is the last one. */
-static gboolean list_messages(Listing *list, CookieClass class, guint32 after, GError **error) {
+gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMessageFn each,
+                       GError **error) {
   gsize least = list->plus ? 160 : 32; /* with the shortest name */
   gboolean ok, more;
   list->class = class;
@@ -322,10 +319,9 @@ static gboolean list_messages(Listing *list, CookieClass class, guint32 after, G
   do {
     guint32 from = list->last;
     guint limit = (guint) ((list->size - list->used) / least + 1);
-    ok = engine_messages_scan(list->fs->engine, list->space, from, limit, list_message, list,
-                              error);
+    ok = engine_messages_scan(list->fs->engine, list->space, from, limit, each, list, error);
     more = ok && !list->full && list->last != from;
-  } while (more && class == COOKIE_LATER); /* what is skipped takes no room */
+  } while (more); /* what is skipped takes no room */
   return ok;
 }
 
@@ -365,7 +361,8 @@ static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError 
       && !list_folders(list, dir.folder, class == COOKIE_FOLDER ? number : 0, error))
     return FALSE;
   if (class <= COOKIE_MESSAGE && !list->full && list->space) {
-    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, error))
+    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, list_message,
+                       error))
       return FALSE;
     if (!list->full)
       listed_messages(list->listed, list->last);
@@ -374,7 +371,8 @@ static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError 
     engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, list_guest, list);
   guint32 later;
   if (!list->full && list->space && listed_later(list->listed, &later))
-    return list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, error);
+    return list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, list_message,
+                         error);
   return TRUE;
 }
 
@@ -399,7 +397,9 @@ static void answer_listing(fuse_req_t req, fuse_ino_t ino, gsize size, gint64 of
   Listing list = {.fs = fs, .req = req, .plus = plus, .buffer = buffer, .size = size,
                   .listed = files_of(fi)->listed};
   EngineDir dir;
-  int failure = dir_of_node(ino, &dir);
+  Node node;
+  gboolean view = node_parse(ino, &node) && node.kind == NODE_MAILDIR;
+  int failure = view ? 0 : dir_of_node(ino, &dir);
   if (failure && failure != EROFS) {
     fuse_reply_err(req, failure);
     return;
@@ -408,7 +408,9 @@ static void answer_listing(fuse_req_t req, fuse_ino_t ino, gsize size, gint64 of
     listed_restart(list.listed);
   guint section = notify_enter(fs->notify);
   gboolean ok = TRUE;
-  if (failure == EROFS)
+  if (view)
+    ok = view_list(&list, node, offset, &error);
+  else if (failure == EROFS)
     list_control(&list, offset);
   else
     ok = list_folder(&list, dir, offset, &error);

@@ -14,6 +14,7 @@
 #include "fs/ahead.h"
 #include "fs/ctl.h"
 #include "fs/files.h"
+#include "fs/maildir-view.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/reply.h"
@@ -56,6 +57,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi) {
   Node node;
   if (!node_parse(ino, &node)) {
     fuse_reply_err(req, ESTALE);
+  } else if (view_open(fs, req, ino, fi)) {
+    return;
   } else if (ctl_is(ino)) {
     fi->direct_io = 1;
     files_reply(fs, req, fi, (OpenFile){.ctl = ctl_new(fs->engine), .ino = ino}, NULL);
@@ -209,6 +212,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
   OpenFile *file = files_of(fi);
   if (!file)
     fuse_reply_err(req, EIO);
+  else if (view_read(req, ino, size, offset))
+    return;
   else if (file->ctl)
     ctl_read(file->ctl, req, size, offset);
   else if (file->text)

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "fs/ctl.h"
 #include "fs/files.h"
+#include "fs/maildir-view.h"
 #include "fs/notify.h"
 #include "fs/park.h"
 #include "fs/replay.h"
@@ -48,17 +49,9 @@ static void open_existing(Fs *fs, fuse_req_t req, EngineDir dir, const char *nam
   }
 }
 
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-                      struct fuse_file_info *fi) {
-  Fs *fs = fuse_req_userdata(req);
-  EngineDir dir;
-  if (replay_create(fs->replay, req, parent, name, fi))
-    return;
-  int failure = dir_of_node(parent, &dir);
-  if (failure) {
-    fuse_reply_err(req, failure);
-    return;
-  }
+/* @view: it has another name there, which is not to be kept. */
+static void create(Fs *fs, fuse_req_t req, EngineDir dir, const char *name, gboolean view,
+                   struct fuse_file_info *fi) {
   g_autoptr(GError) error = NULL;
   pid_t owner = files_process(fuse_req_ctx(req)->pid);
   guint section = notify_enter(fs->notify);
@@ -69,16 +62,40 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     struct stat st;
     attr_local(fs, local, &st);
     struct fuse_entry_param entry = attr_entry(&st);
+    if (view)
+      entry.entry_timeout = 0;
     files_reply(fs, req, fi,
                 (OpenFile){.file = file, .ino = st.st_ino, .writable = TRUE, .owner = owner}, &entry);
   }
   notify_leave(fs->notify, section);
+  if (local && view)
+    view_tell(fs, dir, name);
   if (local)
     return;
   if (file)
     engine_file_close(&file);
   if (g_error_matches(error, EML_ERROR, EML_ERROR_EXISTS))
     open_existing(fs, req, dir, name, fi);
+  else
+    reply_error(req, error);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+                      struct fuse_file_info *fi) {
+  Fs *fs = fuse_req_userdata(req);
+  g_autoptr(GError) error = NULL;
+  g_auto(ViewName) view = {0};
+  EngineDir dir;
+  if (replay_create(fs->replay, req, parent, name, fi))
+    return;
+  gboolean in_view = view_is(parent);
+  int failure = in_view ? 0 : dir_of_node(parent, &dir);
+  if (failure)
+    fuse_reply_err(req, failure);
+  else if (!in_view)
+    create(fs, req, dir, name, FALSE, fi);
+  else if (view_scratch(fs, parent, name, &view, &error))
+    create(fs, req, view.dir, view.plain, TRUE, fi);
   else
     reply_error(req, error);
 }
@@ -327,7 +344,8 @@ static gboolean set_mtime(Fs *fs, fuse_ino_t ino, Node node, const struct timesp
 }
 
 /* Modes and groups are for programs that want to keep them (cp -p, rsync, tar, git): they mean nothing
- * here, and neither do the times of folders. */
+ * here, and neither do the times of folders, nor of what was put into a Maildir: mutt sets them last, and
+ * takes the message for lost when it cannot. */
 static void set_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino, const struct stat *attr,
                            int to_set, const struct fuse_file_info *fi) {
   g_autoptr(GError) error = NULL;
@@ -338,14 +356,16 @@ static void set_attributes(Fs *fs, fuse_req_t req, fuse_ino_t ino, const struct 
     return;
   }
   gboolean is_file = node.kind == NODE_MESSAGE || (node.kind == NODE_LOCAL && !node.uid);
-  if (node.kind == NODE_CONTROL_DIR || node.kind == NODE_CONTROL_FILE)
+  if (node.kind == NODE_CONTROL_DIR || node.kind == NODE_CONTROL_FILE
+      || (node.kind == NODE_MAILDIR && node.uid == MAILDIR_KEYWORDS))
     fuse_reply_err(req, EROFS);
   else if ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != fs->uid)
     fuse_reply_err(req, EPERM);
   else if (is_file && (to_set & FUSE_SET_ATTR_SIZE))
     set_size(fs, req, ino, node, (guint64) attr->st_size, fi);
   else if (is_file && (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
-           && !set_mtime(fs, ino, node, now ? NULL : &attr->st_mtim, &error))
+           && !set_mtime(fs, ino, node, now ? NULL : &attr->st_mtim, &error)
+           && !(g_error_matches(error, EML_ERROR, EML_ERROR_FIXED) && view_was_put(fs, node)))
     reply_error_node(req, error);
   else
     reply_attributes(fs, req, ino);

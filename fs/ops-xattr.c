@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "fs/fs.h"
 #include "fs/header.h"
+#include "fs/maildir-view.h"
 #include "fs/park.h"
 #include "fs/reply.h"
 
@@ -180,11 +181,13 @@ typedef struct {
   Fs *fs;
   fuse_req_t req;
   guint64 park;
+  EngineMsg msg;
 } SetWait;
 
 static void on_set(gpointer data, const GError *error) {
   SetWait *wait = data;
   park_end(wait->fs->parks, wait->park);
+  view_touch_message(wait->fs, wait->msg);
   if (error)
     reply_error_node(wait->req, error);
   else
@@ -236,10 +239,10 @@ static void set_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, cons
     fuse_reply_err(req, EINVAL);
   } else {
     SetWait *wait = g_new0(SetWait, 1);
-    *wait = (SetWait){.fs = fs, .req = req};
-    guint64 park = wait->park = park_begin(fs->parks, req);
     EngineMsg msg = {node.id, node.uid};
     guint32 local = node.kind == NODE_LOCAL ? node.id : 0;
+    *wait = (SetWait){.fs = fs, .req = req, .msg = msg};
+    guint64 park = wait->park = park_begin(fs->parks, req);
     park_waits(fs->parks, park,
                engine_set_flags(fs->engine, msg, local, bits, flags ? NULL : text, on_set, wait));
   }

@@ -20,16 +20,6 @@
 #define READER_STEPS 2 /* so many opens in order make a sequential reader */
 #define READER_STRIDE 4096 /* UIDs; who skips more is not reading in order */
 
-static guint msg_hash(gconstpointer key) {
-  const EngineMsg *msg = key;
-  return msg->space * 2654435761u ^ msg->uid;
-}
-
-static gboolean msg_equal(gconstpointer a, gconstpointer b) {
-  const EngineMsg *x = a, *y = b;
-  return x->space == y->space && x->uid == y->uid;
-}
-
 static void want_free(gpointer data) {
   Want *want = data;
   g_array_unref(want->waits);
@@ -40,9 +30,9 @@ Bodies *bodies_new(Engine *engine) {
   Bodies *bodies = g_new0(Bodies, 1);
   bodies->engine = engine;
   g_mutex_init(&bodies->lock);
-  bodies->wants = g_hash_table_new_full(msg_hash, msg_equal, NULL, want_free);
+  bodies->wants = g_hash_table_new_full(engine_msg_hash, engine_msg_equal, NULL, want_free);
   bodies->spaces = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-  bodies->downloads = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
+  bodies->downloads = g_hash_table_new_full(engine_msg_hash, engine_msg_equal, g_free, NULL);
   return bodies;
 }
 

@@ -53,6 +53,7 @@ typedef struct {
   ChangeItem *item;
   ChangeOutcome outcome;
   guint32 uidvalidity, uid;
+  gboolean guessed;
   GError *error;
 } Settled;
 
@@ -80,9 +81,10 @@ void locals_keep(Locals *locals, const ChangeItem *item, const GError *error);
 void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, const GError *error);
 
 /* Gives the local file that @entry shows another place and name. One that is a letter there is
- * uploaded, in place of @replaces (uid 0: of nothing). Completes @wait. */
+ * uploaded, in place of @replaces (uid 0: of nothing), with @flags (-1: what it says itself) and
+ * @keywords (NULL: none). Completes @wait. */
 void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, const char *name,
-                  EngineMsg replaces, EngineWait wait);
+                  EngineMsg replaces, gint flags, const char *keywords, EngineWait wait);
 
 /* Removes the local file or empty folder that @entry shows, with its octets. */
 gboolean locals_unlink(Locals *locals, const OverlayEntry *entry, GError **error);

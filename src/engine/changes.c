@@ -275,6 +275,7 @@ static void on_settled(Change *change, const ChangeResult *result, gpointer data
                      .outcome = result->outcome,
                      .uidvalidity = result->uidvalidity,
                      .uid = result->uid,
+                     .guessed = result->guessed,
                      .error = result->error ? g_error_copy(result->error) : NULL};
   g_array_append_val(group->results, settled);
   /* Who waits is not kept waiting for the others. */

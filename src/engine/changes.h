@@ -79,6 +79,12 @@ EngineWait engine_unlink(Engine *engine, EngineDir dir, const char *name, Engine
 EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, EngineDir to,
                          const char *to_name, gboolean no_replace, EngineDone done, gpointer data);
 
+/* As engine_rename of a local file to the name of a letter in a folder of the server; the message gets
+ * just these flags and keywords. INVALID: it is something else. */
+EngineWait engine_deliver(Engine *engine, EngineDir dir, const char *name, EngineDir to,
+                          const char *to_name, gboolean no_replace, guint flags,
+                          const char *keywords, EngineDone done, gpointer data);
+
 /* Makes a folder, on the server and subscribed, or with a dot a local one. EXISTS, INVALID, REFUSED. */
 EngineWait engine_mkdir(Engine *engine, EngineDir dir, const char *name, EngineDone done,
                         gpointer data);

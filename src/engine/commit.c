@@ -35,10 +35,12 @@ static void file_unref(File *file) {
   engine_file_close(&handle);
 }
 
-/* The open file of the local file @shown, or NULL. */
-static File *find_ref(Locals *locals, guint32 shown) {
+/* The open file of the local file @shown, or else of @msg; NULL: there is none. */
+static File *find_ref(Locals *locals, guint32 shown, EngineMsg msg) {
   g_mutex_lock(&locals->lock);
   File *file = locals_find_locked(locals, (EngineMsg){0, 0}, shown);
+  if (!file && msg.uid)
+    file = locals_find_locked(locals, msg, 0);
   if (file)
     file->refs++;
   g_mutex_unlock(&locals->lock);
@@ -147,7 +149,8 @@ void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, c
     if (item->msg.uid && !shown)
       overlay_became(overlay, item->msg, became);
   }
-  File *file = find_ref(locals, item->shown);
+  gboolean edit = item->change->kind == CHANGE_UPLOAD && !shown;
+  File *file = find_ref(locals, item->shown, edit ? item->msg : (EngineMsg){0, 0});
   if (file)
     g_mutex_lock(&file->lock);
   g_mutex_lock(&locals->lock);
@@ -290,8 +293,10 @@ static ChangeItem *item_for(File *file, const Aim *aim, const StoreFolder *folde
                      .name = g_strdup(aim->name),
                      .size = file->size,
                      .date = copy && message ? message->internal_date : file->mtime / 1000000000,
-                     .flags = letter->flags | (message ? message->flags : 0),
-                     .keywords = g_strdup(message ? message->keywords : ""),
+                     .flags = file->keywords ? (guint) file->flags
+                                             : letter->flags | (message ? message->flags : 0),
+                     .keywords = g_strdup(file->keywords ? file->keywords
+                                          : message      ? message->keywords : ""),
                      .local = file->data};
   item->folder = home ? home->id : 0;
   item->target = folder->id;
@@ -398,12 +403,13 @@ static void commit_file(File *file, EngineWait wait) {
     return;
   }
   ChangeItem *item = item_for(file, &aim, folder, &letter);
+  g_clear_pointer(&file->keywords, g_free);
   g_autoptr(Local) row = row_for(file, &aim, item);
   file->dirty = FALSE;
   file->sealed = TRUE;
   file_show_locked(file);
   g_mutex_lock(&locals->lock);
-  file->pending = TRUE;
+  file->pending = file->clone.uid != 0;
   g_mutex_unlock(&locals->lock);
   gboolean resized = file->size != before;
   EngineMsg base = file->base;
@@ -459,7 +465,7 @@ static void on_renamed_open(EngineFile *handle, gpointer data, const GError *err
 }
 
 void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, const char *name,
-                  EngineMsg replaces, EngineWait wait) {
+                  EngineMsg replaces, gint flags, const char *keywords, EngineWait wait) {
   Engine *engine = locals->engine;
   g_autoptr(GError) error = NULL;
   gboolean letter = !entry->local->is_folder && !to.local && locals_is_letter(name);
@@ -484,6 +490,9 @@ void locals_rename(Locals *locals, const OverlayEntry *entry, EngineDir to, cons
   g_mutex_lock(&file->lock);
   gboolean open_elsewhere = file->dirty; /* its writer's close stores it */
   file->replaces = replaces;
+  file->flags = flags;
+  g_free(file->keywords);
+  file->keywords = flags < 0 ? NULL : g_strdup(keywords ? keywords : "");
   file->dirty = TRUE;
   g_mutex_unlock(&file->lock);
   if (open_elsewhere)
@@ -499,7 +508,7 @@ gboolean locals_unlink(Locals *locals, const OverlayEntry *entry, GError **error
   if (!journal_local_remove(engine->journal, data, error))
     return FALSE;
   overlay_remove(engine->overlay, entry->number);
-  File *file = find_ref(locals, shown);
+  File *file = find_ref(locals, shown, (EngineMsg){0, 0});
   if (file) {
     g_mutex_lock(&file->lock);
     file->unlinked = TRUE;
@@ -545,5 +554,6 @@ int locals_edited(Locals *locals, EngineMsg msg, guint64 *size_out) {
   File *file = locals_find_locked(locals, msg, 0);
   int fd = file && file->fd >= 0 ? fcntl(file->fd, F_DUPFD_CLOEXEC, 3) : -1;
   g_mutex_unlock(&locals->lock);
-  return fd >= 0 || file ? fd : journal_local_fd(locals->engine->journal, replaced.local, FALSE, NULL);
+  guint32 data = locals_data_number(locals, replaced.local);
+  return fd >= 0 || file ? fd : journal_local_fd(locals->engine->journal, data, FALSE, NULL);
 }

@@ -10,6 +10,16 @@
 
 #define GUESTS_AT_ONCE 256 /* copied out of the overlay */
 
+guint engine_msg_hash(gconstpointer key) {
+  const EngineMsg *msg = key;
+  return msg->space * 2654435761u ^ msg->uid;
+}
+
+gboolean engine_msg_equal(gconstpointer a, gconstpointer b) {
+  const EngineMsg *x = a, *y = b;
+  return x->space == y->space && x->uid == y->uid;
+}
+
 EngineFolder *engine_folder_copy(const EngineFolder *folder) {
   EngineFolder *copy = g_memdup2(folder, sizeof *folder);
   copy->name = g_strdup(folder->name);

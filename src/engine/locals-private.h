@@ -5,7 +5,8 @@
  * A File is what all handles of one thing share. It has a number by which the kernel knows it (the
  * local file, or the message that is edited) and, apart from that, the number of its data file: what
  * was handed to the journal for an upload is not written to any more, so the next write goes to a
- * copy under a new number. While its upload is on its way the File stays, opened or not.
+ * copy under a new number. A File lasts as long as somebody has it open; what is on its way is in the
+ * journal and the overlay.
  *
  * Lock order: Locals.lock after File.lock, where both are held; then the overlay's and the journal's.
  */
@@ -17,12 +18,14 @@ typedef struct {
   Locals *locals;
   GMutex lock;      /* guards what follows but refs and pending */
   guint refs;       /* handles; under Locals.lock */
-  gboolean pending; /* a change holds it; under Locals.lock */
+  gboolean pending; /* a clone that is on its way, under Locals.lock: nothing else knows its source */
   guint32 shown;    /* number of the local file, also of an edit (where it is not shown) */
   guint32 data;     /* number of the data file */
   EngineMsg base;   /* the message that is edited, uid 0: none */
   char *name;       /* of that message */
   EngineMsg replaces; /* the message whose name a letter took over, uid 0: none */
+  gint flags;         /* the message is to have them, and … */
+  char *keywords;     /* … these; NULL: what it says itself */
   int fd;           /* of the data file, -1: a clone */
   EngineMsg clone;  /* it is a copy of this one, uid 0: no */
   guint64 size;

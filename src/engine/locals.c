@@ -17,22 +17,12 @@
 #define COPY_BYTES (1024 * 1024)
 #define NAME_BYTES 255
 
-static guint msg_hash(gconstpointer key) {
-  const EngineMsg *msg = key;
-  return msg->space * 2654435761u ^ msg->uid;
-}
-
-static gboolean msg_equal(gconstpointer a, gconstpointer b) {
-  const EngineMsg *x = a, *y = b;
-  return x->space == y->space && x->uid == y->uid;
-}
-
 Locals *locals_new(Engine *engine) {
   Locals *locals = g_new0(Locals, 1);
   locals->engine = engine;
   g_mutex_init(&locals->lock);
   locals->by_local = g_hash_table_new(NULL, NULL);
-  locals->by_msg = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
+  locals->by_msg = g_hash_table_new_full(engine_msg_hash, engine_msg_equal, g_free, NULL);
   locals->data = g_hash_table_new(NULL, NULL);
   return locals;
 }
@@ -41,6 +31,7 @@ static void file_free(File *file) {
   autofd_clear(&file->fd);
   g_mutex_clear(&file->lock);
   g_free(file->name);
+  g_free(file->keywords);
   g_free(file);
 }
 
@@ -372,7 +363,6 @@ static File *open_locked(Locals *locals, EngineMsg msg, guint32 shown, gboolean 
                          EngineMsg *from_out, GError **error) {
   Engine *engine = locals->engine;
   *from_out = msg;
-  guint32 data = shown;
   gboolean sealed = FALSE;
   OverlayReplaced replaced;
   g_autoptr(OverlayEntry) entry = NULL;
@@ -384,16 +374,14 @@ static File *open_locked(Locals *locals, EngineMsg msg, guint32 shown, gboolean 
       return NULL;
     }
     sealed = entry->change != 0;
-    guint32 other = GPOINTER_TO_UINT(g_hash_table_lookup(locals->data, GUINT_TO_POINTER(shown)));
-    data = other ? other : shown;
   } else if (overlay_get_replaced(engine->overlay, msg, &replaced)) {
-    data = replaced.local; /* an upload of an earlier run */
-    sealed = TRUE;
+    sealed = TRUE; /* its upload is on its way */
   } else if (!truncate) {
     return NULL;
-  } else {
-    data = 0;
   }
+  guint32 known = shown ? shown : sealed ? replaced.local : 0;
+  guint32 other = GPOINTER_TO_UINT(g_hash_table_lookup(locals->data, GUINT_TO_POINTER(known)));
+  guint32 data = other ? other : known;
   gboolean fresh = truncate || !data;
   guint32 number = fresh && (sealed || !data) ? journal_local_number(engine->journal) : data;
   autofd int fd = journal_local_fd(engine->journal, number, number != data, error);
@@ -404,13 +392,13 @@ static File *open_locked(Locals *locals, EngineMsg msg, guint32 shown, gboolean 
     eml_error_set_errno(error, EML_ERROR_FAILED, errno, "a local file cannot be opened");
     return NULL;
   }
-  File *file = locals_add_locked(locals, shown ? shown : number, number, msg, fd);
+  File *file = locals_add_locked(locals, known ? known : number, number, msg, fd);
   fd = -1;
   file->size = (guint64) status.st_size;
   file->mtime = entry && !truncate ? entry->local->mtime : (g_get_real_time() * 1000);
   file->sealed = sealed && !fresh;
-  if (shown && number != shown)
-    g_hash_table_replace(locals->data, GUINT_TO_POINTER(shown), GUINT_TO_POINTER(number));
+  if (known && number != known)
+    g_hash_table_replace(locals->data, GUINT_TO_POINTER(known), GUINT_TO_POINTER(number));
   return file;
 }
 

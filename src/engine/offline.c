@@ -69,16 +69,6 @@ typedef struct {
   gint64 rest_until;
 } Ladder;
 
-static guint msg_hash(gconstpointer key) {
-  const EngineMsg *msg = key;
-  return msg->space * 2654435761u ^ msg->uid;
-}
-
-static gboolean msg_equal(gconstpointer a, gconstpointer b) {
-  const EngineMsg *x = a, *y = b;
-  return x->space == y->space && x->uid == y->uid;
-}
-
 Offline *offline_new(Engine *engine) {
   Offline *offline = g_new0(Offline, 1);
   offline->engine = engine;
@@ -86,7 +76,7 @@ Offline *offline_new(Engine *engine) {
   g_mutex_init(&offline->lock);
   g_cond_init(&offline->changed);
   offline->folders = g_array_new(FALSE, FALSE, sizeof(guint32));
-  offline->given_up = g_hash_table_new_full(msg_hash, msg_equal, g_free, NULL);
+  offline->given_up = g_hash_table_new_full(engine_msg_hash, engine_msg_equal, g_free, NULL);
   return offline;
 }
 

@@ -54,6 +54,10 @@ struct Engine {
   char *caps;
 };
 
+/* For hash tables by EngineMsg. */
+guint engine_msg_hash(gconstpointer msg);
+gboolean engine_msg_equal(gconstpointer a, gconstpointer b);
+
 /* Passes news on; before engine_start nobody listens. */
 void engine_emit(Engine *engine, const EngineNews *news, gsize count);
 

@@ -123,10 +123,11 @@ static void carry_body(Engine *engine, const ChangeItem *item, MsgId to) {
     import_body(engine, to, body->fd, body->offset, body->length);
 }
 
-/* The space of the target when the index can hold the new message. */
+/* The space of the target when the index can hold the new message. Of one that was guessed only the
+ * server knows enough. */
 static guint32 target_space(Engine *engine, const Settled *result) {
   g_autoptr(StoreFolder) folder =
-      result->uid ? store_folder_get(engine->store, result->item->target, NULL) : NULL;
+      result->uid && !result->guessed ? store_folder_get(engine->store, result->item->target, NULL) : NULL;
   return folder && folder->listed && folder->uidvalidity == result->uidvalidity ? folder->space : 0;
 }
 
@@ -300,7 +301,7 @@ gboolean settle(Engine *engine, const GArray *settled, GError **error) {
     if (result->outcome == CHANGE_REFUSED) {
       log_refusal(engine, result);
       locals_keep(engine->locals, result->item, result->error);
-    } else if (result->item->change->target && !uid) {
+    } else if (result->item->change->target && (!uid || result->guessed)) {
       unknown = result->item->target;
     }
   }

@@ -16,9 +16,10 @@ typedef struct {
   EngineDir dir, to;
   char *name, *to_name;
   gboolean no_replace;
-  EngineMsg msg; /* FLAGS: of this … */
-  guint32 local; /* … or of what this becomes */
-  gint flags;    /* -1: as they are */
+  gboolean deliver; /* RENAME: of a local file, to a letter with `flags` and `keywords` */
+  EngineMsg msg;    /* FLAGS: of this … */
+  guint32 local;    /* … or of what this becomes */
+  gint flags;       /* -1: as they are */
   char *keywords;
   EngineWait wait;
 } Verb;
@@ -339,7 +340,8 @@ static void rename_local(Verb *verb, const OverlayEntry *shown) {
   EngineMsg replaces;
   if (!make_room(verb, letter, &replaces))
     return;
-  locals_rename(engine->locals, shown, verb->to, verb->to_name, replaces, verb->wait);
+  locals_rename(engine->locals, shown, verb->to, verb->to_name, replaces,
+                verb->deliver ? verb->flags : -1, verb->keywords, verb->wait);
   verb_free(verb);
 }
 
@@ -372,6 +374,9 @@ static void rename_run(Verb *verb) {
     verb_after(verb, shown->change);
   else if (!engine_entry_get(engine, verb->dir, verb->name, &entry, &error))
     verb_answer(verb, error);
+  else if (verb->deliver && !(entry.local && !entry.local->is_folder && verb->to.folder
+                              && locals_is_letter(verb->to_name)))
+    verb_fail(verb, EML_ERROR_INVALID, "it cannot be delivered");
   else if (same)
     verb_answer(verb, NULL);
   else if (entry.folder)
@@ -481,6 +486,23 @@ EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, Engine
                  .name = g_strdup(name),
                  .to_name = g_strdup(to_name),
                  .no_replace = no_replace};
+  return verb_start(verb, done, data);
+}
+
+EngineWait engine_deliver(Engine *engine, EngineDir dir, const char *name, EngineDir to,
+                          const char *to_name, gboolean no_replace, guint flags,
+                          const char *keywords, EngineDone done, gpointer data) {
+  Verb *verb = g_new(Verb, 1);
+  *verb = (Verb){.engine = engine,
+                 .kind = VERB_RENAME,
+                 .dir = dir,
+                 .to = to,
+                 .name = g_strdup(name),
+                 .to_name = g_strdup(to_name),
+                 .no_replace = no_replace,
+                 .deliver = TRUE,
+                 .flags = (gint) flags,
+                 .keywords = g_strdup(keywords)};
   return verb_start(verb, done, data);
 }
 

@@ -196,8 +196,8 @@ static gboolean choose(ChangeRun *run, ChangeItem *item, const GArray *candidate
       if (!compare_body(run, candidate->uid, fd, change->size, &fits, error))
         return FALSE;
     }
-    if (fits)
-      changes_claim(run, item, uidvalidity, candidate->uid);
+    if (fits && changes_claim(run, item, uidvalidity, candidate->uid))
+      item->guessed = run->kind != CHANGE_UPLOAD;
   }
   return TRUE;
 }

@@ -89,18 +89,13 @@ static gboolean send_all(ChangeRun *run, GPtrArray *items, gboolean by_move, Sen
   return TRUE;
 }
 
-/* Looks for what the server did not tell of, and settles it. A server with UIDPLUS tells of all that
- * it did: what is not to be found was not there. Of others nobody knows. */
+/* Settles what the server did not tell of. One with UIDPLUS tells of all that it did: the rest was not
+ * there. With others it is looked for. */
 static gboolean settle_untold(ChangeRun *run, GPtrArray *untold, GError **error) {
   g_autoptr(GError) ignored = NULL;
-  if (!changes_look(run, untold, &ignored, error))
+  if (!run->uidplus && !changes_look(run, untold, &ignored, error))
     return FALSE;
-  for (guint i = 0; i < untold->len; i++) {
-    ChangeItem *item = untold->pdata[i];
-    gboolean gone = item->uid == 0 && run->uidplus;
-    changes_settle(run, item, gone ? CHANGE_GONE : CHANGE_DONE, NULL);
-  }
-  g_ptr_array_set_size(untold, 0);
+  changes_settle_all(run, untold, run->uidplus ? CHANGE_GONE : CHANGE_DONE, NULL);
   return TRUE;
 }
 

@@ -15,6 +15,7 @@ typedef struct {
   Change *change; /* not to be touched once it is settled */
   guint index;    /* in the order given */
   guint32 uidvalidity, uid; /* the message at the target; uid 0: not known */
+  gboolean guessed;         /* by its size and date */
   gboolean replaced;        /* UPLOAD: the old message is gone, by REPLACE */
   gboolean alone;           /* UPLOAD: the old message was found to be gone */
 } ChangeItem;

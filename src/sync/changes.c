@@ -25,7 +25,7 @@
 /* ---- settling and journaling ---- */
 
 void changes_settle(ChangeRun *run, ChangeItem *item, ChangeOutcome outcome, const GError *error) {
-  ChangeResult result = {outcome, item->uid ? item->uidvalidity : 0, item->uid, error};
+  ChangeResult result = {outcome, item->uid ? item->uidvalidity : 0, item->uid, item->guessed, error};
   run->hooks->settled(g_steal_pointer(&item->change), &result, run->hooks->data);
 }
 

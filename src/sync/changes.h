@@ -25,6 +25,7 @@ typedef enum {
 typedef struct {
   ChangeOutcome outcome;
   guint32 uidvalidity, uid; /* UPLOAD, COPY, MOVE: the message at the target; 0: not found out */
+  gboolean guessed;         /* COPY, MOVE: nobody told the UID, another message may be as large and old */
   const GError *error;      /* REFUSED; valid during the call */
 } ChangeResult;
 

@@ -120,7 +120,7 @@ class ClientWorker(Worker):
             self.box.append(folder, letter(token, b"0"))
             self.made.add(token)
             return
-        messages = self.box.fetch_all(folder)
+        messages = {uid: message for uid, message in self.box.fetch_all(folder).items() if message.body}
         if not messages:
             return
         uid = self.random.choice(sorted(messages))
@@ -178,7 +178,12 @@ def test_two_mounts_and_a_client(dovecot, mount):
     for mounted in mounts:
         mounted.drained()
     for mounted in mounts:
-        until(lambda: converged(mounted, box), "what the server holds")
+        try:
+            until(lambda: converged(mounted, box), "what the server holds")
+        except AssertionError:
+            shown, there = seen(mounted), held(box)
+            print("only shown:", shown - there, "not shown:", there - shown, sep="\n")
+            raise
 
     left = held(box)
     versions = collections.Counter()

@@ -500,6 +500,9 @@ static gboolean move_local_locked(Engine *engine, Change *change, Local *local, 
     if (size_of(local) == 0)
       return set(error, EML_ERROR_INVALID);
     upload_locked(engine, change, local, home, change->to_name, NULL);
+    Row *row = fake_row_by_name_locked(home, change->to_name);
+    row->flags = change->keywords ? (guint) change->flags : row->flags;
+    row->keywords = change->keywords ? g_intern_string(change->keywords) : NULL;
     return TRUE;
   }
   local->folder = change->to.folder;
@@ -513,6 +516,8 @@ static gboolean rename_locked(Engine *engine, Change *change, GError **error) {
   if (!find_locked(engine, change->dir, change->name, &from, error))
     return FALSE;
   gboolean taken = find_locked(engine, change->to, change->to_name, &to, NULL);
+  if (taken && from.folder == to.folder && from.row == to.row && from.local == to.local)
+    return TRUE;
   if (taken && change->flag)
     return set(error, EML_ERROR_EXISTS);
   if (from.row && !is_letter(change->to, change->to_name))
@@ -647,6 +652,15 @@ EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, Engine
                                   .data = data});
 }
 
+EngineWait engine_deliver(Engine *engine, EngineDir dir, const char *name, EngineDir to,
+                          const char *to_name, gboolean no_replace, guint flags,
+                          const char *keywords, EngineDone done, gpointer data) {
+  return submit(engine, &(Change){.call = "rename", .dir = dir, .name = g_strdup(name), .to = to,
+                                  .to_name = g_strdup(to_name), .flag = no_replace,
+                                  .flags = (gint) flags, .keywords = g_strdup(keywords),
+                                  .done = done, .data = data});
+}
+
 EngineWait engine_mkdir(Engine *engine, EngineDir dir, const char *name, EngineDone done,
                         gpointer data) {
   return submit(engine, &(Change){.call = "mkdir", .dir = dir, .name = g_strdup(name),
@@ -694,6 +708,7 @@ void fake_settle(Engine *engine) {
     Row *arrived = fake_add_row(to, row->true_size);
     arrived->name = guest->name;
     arrived->flags = row->flags;
+    arrived->keywords = row->keywords;
     arrived->mtime = row->mtime;
     arrived->written = TRUE;
     arrived->packed = engine->pack_end;

@@ -74,6 +74,14 @@ static char *do_flags(Engine *engine, Folder *folder, gint64 uid, gint64 bits, c
   return g_strdup("");
 }
 
+/* keywords PATH UID 0 TEXT: of which nobody is told */
+static char *do_keywords(Engine *engine, Folder *folder, gint64 uid, gint64 b, const char *text) {
+  g_mutex_lock(&engine->lock);
+  fake_find_row(folder, (guint32) uid)->keywords = g_intern_string(text);
+  g_mutex_unlock(&engine->lock);
+  return g_strdup("");
+}
+
 /* mkdir PATH 0 0 NAME (PATH "." for the top) */
 static char *do_mkdir(Engine *engine, Folder *folder, gint64 a, gint64 b, const char *name) {
   g_mutex_lock(&engine->lock);
@@ -264,6 +272,7 @@ static const struct {
     {"parked", do_parked}, {"bodies", do_bodies},   {"quota", do_quota}, {"log", do_log},
     {"reads", do_reads},   {"hold", do_hold},       {"fail", do_fail},   {"go", do_go},
     {"settle", do_settle}, {"swell", do_swell},     {"counts", do_counts},
+    {"keywords", do_keywords},
 };
 
 static char *run_line(Engine *engine, const char *line) {

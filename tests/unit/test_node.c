@@ -21,6 +21,8 @@ static void test_round_trip(void) {
   check_round_trip((Node){NODE_CONTROL_FILE, 2, 0});
   check_round_trip((Node){NODE_LOCAL, 1, 0});
   check_round_trip((Node){NODE_LOCAL, NODE_MAX_ID, 1});
+  check_round_trip((Node){NODE_MAILDIR, 0, 0});
+  check_round_trip((Node){NODE_MAILDIR, NODE_MAX_ID, 4});
 }
 
 /* Programs remember inode numbers: these never change. */
@@ -33,13 +35,15 @@ static void test_numbers_are_fixed(void) {
   g_assert_cmphex(node_ino((Node){NODE_CONTROL_FILE, 1, 0}), ==, 0x4000000100000000);
   g_assert_cmphex(node_local_ino(7, FALSE), ==, 0x5000000700000000);
   g_assert_cmphex(node_local_ino(7, TRUE), ==, 0x5000000700000001);
+  g_assert_cmphex(node_maildir_ino(0, 0), ==, 0x6000000000000000);
+  g_assert_cmphex(node_maildir_ino(7, 3), ==, 0x6000000700000003);
 }
 
 static void test_foreign_numbers(void) {
   static const guint64 foreign[] = {
       0, 2, 0xffffffff, 0x1000000000000000, 0x1000000500000001, 0x2000000000000001,
       0x2000000100000000, 0x3000000000000001, 0x4000000000000000, 0x5000000000000000,
-      0x5000000100000002, 0x6000000100000001, G_MAXUINT64,
+      0x5000000100000002, 0x6000000000000001, 0x6000000100000005, 0x7000000100000001, G_MAXUINT64,
   };
   Node node;
   for (gsize i = 0; i < G_N_ELEMENTS(foreign); i++)

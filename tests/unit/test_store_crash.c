@@ -3,6 +3,7 @@
  * The store after kill -9, after a crash of the machine (as far as it can be staged), and with a
  * damaged folder.
  */
+#include "small_disk.h"
 #include "store_help.h"
 
 #include <fcntl.h>
@@ -471,27 +472,8 @@ static void test_busy(void) {
 
 /* ---- a full disk ---- */
 
-static void write_file(const char *path, const char *text) {
-  int fd = open(path, O_WRONLY);
-  if (fd < 0 || write(fd, text, strlen(text)) < 0)
-    _exit(3);
-  close(fd);
-}
-
-/* In a namespace of its own with an 8 MiB file system. */
 static void full_disk_child(const char *dir) {
-  g_autofree char *uid_map = g_strdup_printf("0 %u 1", (guint) getuid());
-  g_autofree char *gid_map = g_strdup_printf("0 %u 1", (guint) getgid());
-  if (unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0) {
-    write_file("/proc/self/setgroups", "deny");
-    write_file("/proc/self/uid_map", uid_map);
-    write_file("/proc/self/gid_map", gid_map);
-  } else if (unshare(CLONE_NEWNS) != 0) {
-    _exit(77);
-  }
-  if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-      mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=0700") != 0)
-    _exit(77);
+  in_small_filesystem(dir, "size=8m,mode=0700");
   Store *store = open_store(dir, G_GUINT64_CONSTANT(1) << 30);
   guint32 space = make_inbox(store, NULL);
   put_messages(store, space, 1, 2000, 10);
@@ -531,19 +513,7 @@ static void full_disk_child(const char *dir) {
 }
 
 G_GNUC_UNUSED static void test_full_disk(void) {
-  char *dir = new_dir();
-  pid_t pid = fork();
-  g_assert_cmpint(pid, >=, 0);
-  if (pid == 0)
-    full_disk_child(dir);
-  int status;
-  g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-  dir_remove_tree(dir);
-  g_free(dir);
-  g_assert_true(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 77)
-    g_error("no user namespaces here: the full disk cannot be staged");
-  g_assert_cmpint(WEXITSTATUS(status), ==, 0);
+  on_small_disk(full_disk_child);
 }
 
 int main(int argc, char **argv) {

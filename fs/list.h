@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * One answer to READDIR or READDIRPLUS while it is made.
+ */
+#pragma once
+
+#include "fs/fs.h"
+#include "fs/listed.h"
+
+typedef struct {
+  Fs *fs;
+  fuse_req_t req;
+  gboolean plus, full;
+  char *buffer;
+  gsize size, used;
+  guint32 space; /* of the messages */
+  Listed *listed;
+  CookieClass class; /* of the messages that are being listed */
+  guint32 last;      /* UID of the last one */
+  guint32 folder;    /* of the Maildir view: its directory, and … */
+  MaildirPart part;  /* … which part of it */
+} Listing;
+
+/* FALSE, and `full`, when the entry does not fit. */
+gboolean list_add(Listing *list, const char *name, const struct fuse_entry_param *entry,
+                  gint64 cookie);
+
+/* "." and "..", but for those up to number @after. */
+void list_dots(Listing *list, guint32 after, guint64 self, guint64 parent);
+
+/* As many messages as fit above UID @after; without `full` they are at their end. @each gets the
+ * Listing, adds what is to be listed with a cookie of @class, and sets `last`. */
+gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMessageFn each,
+                       GError **error);
