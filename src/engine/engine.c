@@ -69,6 +69,7 @@ Engine *engine_open(Account *account, char **notice_out, GError **error) {
   engine->locals = locals_new(engine);
   engine->changes = changes_new(engine);
   engine->cancellable = g_cancellable_new();
+  g_rec_mutex_init(&engine->folders);
   g_mutex_init(&engine->lock);
   engine->quota = (EngineQuota){.used = -1, .limit = -1};
   engine->imap = (ImapConfig){

@@ -173,7 +173,10 @@ static gboolean job_run(ImapSession *session, gpointer data, GError **error) {
       [JOB_MAKE] = make, [JOB_REMOVE] = remove_folder, [JOB_RENAME] = rename_folder};
   Job *job = data;
   job->attempts++;
-  if (!runs[job->kind](job, session, error))
+  g_rec_mutex_lock(&job->engine->folders);
+  gboolean done = runs[job->kind](job, session, error);
+  g_rec_mutex_unlock(&job->engine->folders);
+  if (!done)
     return FALSE;
   job_answer(job, NULL);
   return TRUE;

@@ -46,6 +46,10 @@ struct Engine {
   gpointer news_data;
   ImapSession *first_session; /* of engine_login, until the watch takes it over */
 
+  /* Held from a LIST, or a change of folders on the server, until it is in the index: an older list
+   * is never applied over what came after it. Taken before all others, and held while the server is
+   * waited for. */
+  GRecMutex folders;
   GMutex lock; /* guards what follows; a leaf */
   EngineQuota quota;
   guint64 append_limit; /* octets the server takes in one message, 0: not told */

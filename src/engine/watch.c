@@ -132,7 +132,11 @@ gboolean watch_list_folders(Engine *engine, ImapSession *session, GError **error
   g_autoptr(GArray) status = g_array_new(FALSE, FALSE, sizeof(ImapStatus));
   Listing listing = {engine, told, status};
   g_autoptr(GPtrArray) added = NULL, removed = NULL;
-  if (!sync_folders(engine->store, session, &added, &removed, collect_status, &listing, error))
+  g_rec_mutex_lock(&engine->folders);
+  gboolean listed =
+      sync_folders(engine->store, session, &added, &removed, collect_status, &listing, error);
+  g_rec_mutex_unlock(&engine->folders);
+  if (!listed)
     return FALSE;
   tell_folders(engine, ENGINE_NEWS_FOLDER_GONE, removed);
   tell_folders(engine, ENGINE_NEWS_FOLDER_NEW, added);
