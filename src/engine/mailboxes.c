@@ -80,8 +80,14 @@ static gboolean make(Job *job, ImapSession *session, GError **error) {
     return FALSE;
   g_autoptr(GError) failure = NULL;
   if (!imap_create(session, mailbox, job->trash ? IMAP_MAILBOX_TRASH : 0, &failure)) {
-    gboolean again = g_error_matches(failure, EML_ERROR, EML_ERROR_EXISTS) && job->attempts > 1;
+    gboolean exists = g_error_matches(failure, EML_ERROR, EML_ERROR_EXISTS);
+    gboolean again = exists && job->attempts > 1;
     if (!again) {
+      /* It was not known of: whoever is told that it exists shall find it. */
+      g_autoptr(GError) ignored = NULL;
+      if (exists && imap_session_alive(session) &&
+          !watch_list_folders(job->engine, session, &ignored))
+        log_debug("folders could not be listed: %s", ignored->message);
       g_propagate_error(error, g_steal_pointer(&failure));
       return FALSE;
     }
