@@ -80,6 +80,9 @@ void locals_keep(Locals *locals, const ChangeItem *item, const GError *error);
  * it is not known, or when it failed because of @error. */
 void locals_uploaded(Locals *locals, const ChangeItem *item, EngineMsg became, const GError *error);
 
+/* Lines of the status text: scratch, and uploads that failed. */
+void locals_describe(Locals *locals, GString *text);
+
 /* Gives the local file that @entry shows another place and name. One that is a letter there is
  * uploaded, in place of @replaces (uid 0: of nothing), with @flags (-1: what it says itself) and
  * @keywords (NULL: none). Completes @wait. */

@@ -665,4 +665,5 @@ void engine_changes_describe(Engine *engine, GString *text) {
   if (refused)
     g_string_append_printf(text, "refused: %u changes that were taken for done; see .control/log\n",
                            refused);
+  locals_describe(engine->locals, text);
 }

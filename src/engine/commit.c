@@ -113,6 +113,36 @@ void locals_keep(Locals *locals, const ChangeItem *item, const GError *error) {
        change->date * 1000000000, error);
 }
 
+#define FAILED_SHOWN 10 /* in the status text */
+#define OLD_S (7 * 86400)  /* scratch that nobody touched for so long was probably left behind */
+
+void locals_describe(Locals *locals, GString *text) {
+  g_autoptr(GPtrArray) rows = journal_locals(locals->engine->journal, NULL);
+  guint scratch = 0, old = 0, failed = 0;
+  guint64 bytes = 0;
+  gint64 now = g_get_real_time() / G_USEC_PER_SEC;
+  for (guint i = 0; rows && i < rows->len; i++) {
+    const Local *row = g_ptr_array_index(rows, i);
+    if (row->state == LOCAL_FAILED && failed++ < FAILED_SHOWN)
+      g_string_append_printf(text, "not stored: %s/%s: %s\n", row->folder ? row->folder : "",
+                             row->name, row->reason ? row->reason : "");
+    if (row->state != LOCAL_SCRATCH || row->is_folder)
+      continue;
+    scratch++;
+    bytes += row->size;
+    old += now - row->ctime > OLD_S;
+  }
+  if (failed > FAILED_SHOWN)
+    g_string_append_printf(text, "not stored: and %u more\n", failed - FAILED_SHOWN);
+  if (scratch)
+    g_string_append_printf(text, "scratch: %u files, %" G_GUINT64_FORMAT " bytes, on this machine only",
+                           scratch, bytes);
+  if (old)
+    g_string_append_printf(text, "; %u not changed for a week", old);
+  if (scratch)
+    g_string_append_c(text, '\n');
+}
+
 /* ---- settled ---- */
 
 /* From the table under what it was to the one under what it is. */

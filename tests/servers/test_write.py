@@ -149,6 +149,8 @@ def test_no_message(place, tmp_path):
     m.start()
     assert (m.place / "mbox.eml").read_bytes().startswith(b"From anna")
     assert len(m.box.uids(PLACE)) == 1
+    text = (m.dir / ".control" / "status").read_text()
+    assert "\nnot stored: %s/mbox.eml: " % PLACE in text and "/text.eml" not in text
     (m.place / "mbox.eml").unlink()
     assert "mbox.eml" not in os.listdir(m.place)
 
@@ -405,6 +407,8 @@ def test_scratch(place):
     (m.dir / ".local").mkdir()
     (m.dir / ".local" / "inside.eml").write_bytes(sample("inside"))
     before = set(box.folders())
+    size = 6 + len(sample("hidden")) + len(sample("inside"))
+    assert m.status()["scratch"] == "3 files, %d bytes, on this machine only" % size
     assert m.stop() == 0
     m.start()
     assert sorted(os.listdir(m.place)) == [".hidden.eml", "notes.txt"]

@@ -36,7 +36,8 @@ def test_rsync_while_the_server_is_restarted(dovecot, mount, tmp_path):
     m = mount(user)
     target = m.dir / "Ziel"
     target.mkdir()
-    command = ["rsync", "-a", "--itemize-changes", str(source) + "/", str(target) + "/"]
+    # slow enough for the server to go and come three times
+    command = ["rsync", "-a", "--bwlimit=10m", "--itemize-changes", str(source) + "/", str(target) + "/"]
     stop, restarts = threading.Event(), []
 
     def restart():
