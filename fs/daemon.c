@@ -17,9 +17,18 @@
 
 static int to_parent = -1;
 
+static sigset_t interrupts(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
 static _Noreturn void parent_wait(int fd) {
   /* Ctrl-C goes to the daemon too, which ends and says so. */
   signal(SIGINT, SIG_IGN);
+  sigset_t interrupt = interrupts();
+  sigprocmask(SIG_UNBLOCK, &interrupt, NULL);
   g_autoptr(GString) text = g_string_new(NULL);
   for (;;) {
     char buffer[512];
@@ -46,6 +55,9 @@ gboolean daemon_begin(gboolean foreground, GError **error) {
   if (pipe2(ends, O_CLOEXEC) != 0)
     return eml_error_set_errno(error, EML_ERROR_FAILED, errno, "pipe");
   fflush(NULL);
+  /* In the daemon it stays blocked, and pending, until stopper.c asks for it. */
+  sigset_t interrupt = interrupts();
+  sigprocmask(SIG_BLOCK, &interrupt, NULL);
   pid_t pid = fork();
   if (pid < 0)
     return eml_error_set_errno(error, EML_ERROR_FAILED, errno, "fork");
