@@ -112,10 +112,11 @@ def test_folders(anna, watch):
 
 
 def test_a_folder_that_is_busy_goes(anna, watch, spawn):
+    seen = watch(anna.dir)
     anna.tell("mkdir", ".", 0, 0, "Busy")
     name = anna.tell("new", "Busy", 1, 5)
     wait_for(lambda: (anna.dir / "Busy" / name).exists(), "the message")
-    seen = watch(anna.dir)
+    seen.told(CREATE, "Busy")  # else it would have come and gone unseen
     inside = spawn("sleep", "100", cwd=anna.dir / "Busy")
     anna.tell("rmdir", "Busy")
     seen.told(DELETE, "Busy")
