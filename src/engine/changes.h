@@ -57,7 +57,7 @@ gboolean engine_entry_get(Engine *engine, EngineDir dir, const char *name, Engin
 EngineLocal *engine_local_get(Engine *engine, guint32 id, GError **error);
 
 /* Guests and local files of @dir, in the order of numbers that stay while they are there, from above
- * @after on; FALSE from @each ends it. */
+ * @after on; FALSE from @each ends it. What is a message of @dir by now is left out. */
 typedef gboolean (*EngineGuestFn)(guint32 number, const EngineEntry *entry, gpointer data);
 void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
                         gpointer data);

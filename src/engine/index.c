@@ -256,8 +256,18 @@ EngineLocal *engine_local_get(Engine *engine, guint32 id, GError **error) {
   return local;
 }
 
+/* Whether what is on its way as @shown is in the index already: its change is just being settled. */
+static gboolean is_there(Engine *engine, guint32 space, const OverlayEntry *shown) {
+  if (!space || !shown->change)
+    return FALSE;
+  g_autoptr(StoreMessage) message = store_message_by_name(engine->store, space, shown->name, NULL);
+  return message && !overlay_is_hidden(engine->overlay, (EngineMsg){space, message->uid});
+}
+
 void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGuestFn each,
                         gpointer data) {
+  g_autoptr(StoreFolder) folder =
+      dir.folder ? store_folder_get(engine->store, dir.folder, NULL) : NULL;
   guint count;
   do {
     g_autoptr(GPtrArray) list = overlay_list(engine->overlay, dir, after, GUESTS_AT_ONCE);
@@ -265,6 +275,8 @@ void engine_guests_scan(Engine *engine, EngineDir dir, guint32 after, EngineGues
     for (guint i = 0; i < count; i++) {
       OverlayEntry *shown = g_ptr_array_index(list, i);
       after = shown->number;
+      if (is_there(engine, folder ? folder->space : 0, shown))
+        continue;
       g_auto(EngineEntry) entry = {0};
       entry_from(shown, &entry);
       if (!each(after, &entry, data))
