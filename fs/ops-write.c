@@ -321,13 +321,14 @@ static void set_size(Fs *fs, fuse_req_t req, fuse_ino_t ino, Node node, guint64 
   park_waits(fs->parks, park, engine_truncate(fs->engine, msg, local, size, on_truncated, wait));
 }
 
-/* A message has its INTERNALDATE for good; a file on its way to be one can still be given it. */
+/* A message has its INTERNALDATE for good; a file on its way to be one can still be given it, and so can
+ * what is about to replace a message. */
 static gboolean set_mtime(Fs *fs, fuse_ino_t ino, Node node, const struct timespec *mtime,
                           GError **error) {
   guint32 local = node.kind == NODE_LOCAL ? node.id : 0;
   OpenFile *file = local ? NULL : files_find(fs, ino);
   if (file) {
-    local = engine_file_local(file->file);
+    local = engine_file_is_dirty(file->file) ? engine_file_local(file->file) : 0;
     files_unref(fs, file);
   }
   if (local) {

@@ -189,7 +189,7 @@ def test_unlink(anna, box):
     fails(errno.ENOENT, os.unlink, path)
     fails(errno.ENOENT, os.unlink, box / "cur" / f"{stem(5)}:2,PS")
     anna.message("INBOX", 5).unlink()
-    assert row(anna, box, 5) == []
+    wait_for(lambda: row(anna, box, 5) == [], "the end of the name in the view")
     wait_for(lambda: not (box / "cur" / f"{stem(5)}:2,P").exists(), "the end of the name")
 
 

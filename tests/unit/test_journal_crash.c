@@ -85,7 +85,8 @@ static void child_add(Child *child, Report *now) {
 /* Changes, at random; they are taken from the list. */
 static GPtrArray *child_pick(Child *child, Report *now) {
   GPtrArray *picked = g_ptr_array_new_with_free_func((GDestroyNotify) change_free);
-  now->count = MIN((guint) g_rand_int_range(child->rand, 1, 4), child->changes->len);
+  guint count = (guint) g_rand_int_range(child->rand, 1, 4);
+  now->count = MIN(count, child->changes->len);
   for (guint i = 0; i < now->count; i++) {
     guint index = (guint) g_rand_int_range(child->rand, 0, (gint32) child->changes->len);
     Change *change = g_ptr_array_steal_index_fast(child->changes, index);
