@@ -171,6 +171,7 @@ void engine_close(Engine **engine) {
   g_object_unref(closing->cancellable);
   g_free(closing->server);
   g_free(closing->caps);
+  g_rec_mutex_clear(&closing->folders);
   g_mutex_clear(&closing->lock);
   g_free(closing);
 }
