@@ -71,7 +71,7 @@ class Break:
                 self.m.proxy.cut_up(self.rng.randrange(100000))
 
     def over(self):
-        until(lambda: self.m.status()["state"] == "online", "online in the status", 2 * PATIENCE)
+        until(lambda: self.m.status()["state"] == "online", "online in the status", 4 * PATIENCE)  # it may be pausing
 
 
 @pytest.fixture(params=[Kill, Crash, Break])
@@ -137,6 +137,15 @@ def census(m, *folders):
     return found
 
 
+def moved(trouble, number, there):
+    """Where a letter is that was to be moved. A server that is killed in the middle of a MOVE can have made
+    the copy and kept the original, which is moved again then: that is the one way to have a letter twice."""
+    most = 2 if isinstance(trouble, Crash) else 1
+    assert 1 <= len(there) <= most, "letter %d is there %d times" % (number, len(there))
+    assert {octets for _, octets in there} == {letter(number)}
+    return {folder for folder, _ in there}
+
+
 def shown(m, folder):
     return {path.name: path.read_bytes() for path in (m.dir / folder).glob("*.eml")}
 
@@ -171,11 +180,9 @@ def test_moving(trouble, round):
     done = carry_on(trouble, rng, COUNT, act)
     found = census(m, FROM, TO)
     for i in range(COUNT):
-        assert len(found.get(i, [])) == 1, "letter %d is there %d times" % (i, len(found.get(i, [])))
-        ((folder, octets),) = found[i]
-        assert octets == letter(i)
-        assert folder == TO or i not in done, "letter %d was not moved" % i
-    until(lambda: len(shown(m, FROM)) + len(shown(m, TO)) == COUNT, "the listing")
+        assert moved(trouble, i, found.get(i, [])) == {TO} or i not in done, "letter %d was not moved" % i
+    total = sum(len(there) for there in found.values())
+    until(lambda: len(shown(m, FROM)) + len(shown(m, TO)) == total, "the listing")
     names = shown(m, TO)
     for i in done:
         assert names["%d.eml" % i] == letter(i)
@@ -209,11 +216,9 @@ def test_removing(trouble):
     done = carry_on(trouble, rng, COUNT, act)
     found = census(m, FROM, "Trash")
     for i in range(COUNT):
-        assert len(found.get(i, [])) == 1, "letter %d is there %d times" % (i, len(found.get(i, [])))
-        ((folder, octets),) = found[i]
-        assert octets == letter(i)
-        assert folder == "Trash" or i not in done, "letter %d was not removed" % i
-    until(lambda: len(shown(m, FROM)) + len(shown(m, "Trash")) == COUNT, "the listing")
+        assert moved(trouble, i, found.get(i, [])) == {"Trash"} or i not in done, "letter %d was not removed" % i
+    total = sum(len(there) for there in found.values())
+    until(lambda: len(shown(m, FROM)) + len(shown(m, "Trash")) == total, "the listing")
 
 
 def test_rm_r(trouble):
@@ -229,8 +234,7 @@ def test_rm_r(trouble):
         trouble.over()
         found = census(m, FROM, "Trash")
         for i in range(COUNT):
-            assert [octets for _, octets in found.get(i, [])] == [letter(i)], \
-                "letter %d: %s" % (i, [folder for folder, _ in found.get(i, [])])
+            moved(trouble, i, found.get(i, []))
         if not done.returncode:
             break
     assert FROM not in os.listdir(m.dir)
