@@ -74,7 +74,7 @@ EngineWait engine_unlink(Engine *engine, EngineDir dir, const char *name, Engine
 
 /* Gives what is called @name the name @to_name in @to. What is there already is replaced, unless
  * @no_replace (EXISTS): of a letter by a letter the message is replaced, flags kept. Folders go with
- * all in them, onto nothing or an empty folder. A local file that gets the name of a letter in a
+ * all in them, never onto another folder (NOT_EMPTY). A local file that gets the name of a letter in a
  * folder of the server is uploaded. CROSSING: a message into a local folder. */
 EngineWait engine_rename(Engine *engine, EngineDir dir, const char *name, EngineDir to,
                          const char *to_name, gboolean no_replace, EngineDone done, gpointer data);
