@@ -284,12 +284,9 @@ void files_open(Fs *fs, fuse_req_t req, Node node, struct fuse_file_info *fi,
                             .changes = truncate ? CHANGES_BY_OPEN : CHANGES_NONE};
   if (wait->opened.writable)
     wait->opened.owner = files_process(fuse_req_ctx(req)->pid);
-  EngineMsg msg = {0, 0};
-  guint32 local = 0;
-  if (node.kind == NODE_LOCAL)
-    local = node.id;
-  else
-    msg = (EngineMsg){node.id, node.uid};
+  EngineMsg msg;
+  guint32 local;
+  files_engine_id(node, &msg, &local);
   guint64 park = wait->park = park_begin(fs->parks, req);
   park_waits(fs->parks, park, engine_file_open(fs->engine, msg, local, truncate, on_file, wait));
 }

@@ -83,5 +83,12 @@ gboolean files_stat(Fs *fs, fuse_ino_t ino, struct stat *st_out);
 /* Whether thread @thread is ending because a signal killed its process. */
 gboolean files_is_killed(pid_t thread);
 
+/* What the engine knows @node, a message or local file, as: one of the two, the other is 0. */
+static inline void files_engine_id(Node node, EngineMsg *msg_out, guint32 *local_out) {
+  gboolean local = node.kind == NODE_LOCAL;
+  *msg_out = local ? (EngineMsg){0, 0} : (EngineMsg){node.id, node.uid};
+  *local_out = local ? node.id : 0;
+}
+
 /* The process that thread @thread is part of, as far as it can be told. */
 pid_t files_process(pid_t thread);

@@ -28,7 +28,8 @@ gboolean list_add(Listing *list, const char *name, const struct fuse_entry_param
 /* "." and "..", but for those up to number @after. */
 void list_dots(Listing *list, guint32 after, guint64 self, guint64 parent);
 
-/* As many messages as fit above UID @after; without `full` they are at their end. @each gets the
- * Listing, adds what is to be listed with a cookie of @class, and sets `last`. */
-gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMessageFn each,
-                       GError **error);
+/* From @offset on as much as fits of the messages of list->space, what is in @dir besides, and what
+ * turned from that into a message meanwhile. @message and @guest get the Listing and add what is to be
+ * listed; @message with a cookie of list->class, and it sets `last`. */
+gboolean list_mail(Listing *list, EngineDir dir, gint64 offset, EngineMessageFn message,
+                   EngineGuestFn guest, GError **error);

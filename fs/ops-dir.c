@@ -310,8 +310,9 @@ static gboolean list_message(const EngineMessage *message, gpointer data) {
   return list_add(list, message->name, &entry, cookie_make(list->class, message->uid));
 }
 
-gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMessageFn each,
-                       GError **error) {
+/* As many messages as fit above UID @after; without `full` they are at their end. */
+static gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMessageFn each,
+                              GError **error) {
   gsize least = list->plus ? 160 : 32; /* with the shortest name */
   gboolean ok, more;
   list->class = class;
@@ -323,6 +324,22 @@ gboolean list_messages(Listing *list, CookieClass class, guint32 after, EngineMe
     more = ok && !list->full && list->last != from;
   } while (more); /* what is skipped takes no room */
   return ok;
+}
+
+gboolean list_mail(Listing *list, EngineDir dir, gint64 offset, EngineMessageFn message,
+                   EngineGuestFn guest, GError **error) {
+  CookieClass class = cookie_class(offset);
+  guint32 number = cookie_number(offset), later;
+  if (class <= COOKIE_MESSAGE && !list->full && list->space) {
+    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, message, error))
+      return FALSE;
+    if (!list->full)
+      listed_messages(list->listed, list->last);
+  }
+  if (class <= COOKIE_GUEST && !list->full)
+    engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, guest, list);
+  return list->full || !list->space || !listed_later(list->listed, &later)
+         || list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, message, error);
 }
 
 static gboolean list_guest(guint32 number, const EngineEntry *guest, gpointer data) {
@@ -360,20 +377,7 @@ static gboolean list_folder(Listing *list, EngineDir dir, gint64 offset, GError 
   if (class <= COOKIE_FOLDER && !list->full && !dir.local
       && !list_folders(list, dir.folder, class == COOKIE_FOLDER ? number : 0, error))
     return FALSE;
-  if (class <= COOKIE_MESSAGE && !list->full && list->space) {
-    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, list_message,
-                       error))
-      return FALSE;
-    if (!list->full)
-      listed_messages(list->listed, list->last);
-  }
-  if (class <= COOKIE_GUEST && !list->full)
-    engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, list_guest, list);
-  guint32 later;
-  if (!list->full && list->space && listed_later(list->listed, &later))
-    return list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, list_message,
-                         error);
-  return TRUE;
+  return list_mail(list, dir, offset, list_message, list_guest, error);
 }
 
 static void list_control(Listing *list, gint64 offset) {

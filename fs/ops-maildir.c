@@ -217,7 +217,7 @@ static gboolean list_folders(Listing *list, const EngineFolder *above, guint32 p
 
 gboolean view_list(Listing *list, Node node, gint64 offset, GError **error) {
   CookieClass class = cookie_class(offset);
-  guint32 number = cookie_number(offset), later;
+  guint32 number = cookie_number(offset);
   EngineDir dir = {node.id, 0};
   g_autoptr(EngineFolder) folder =
       node.id ? engine_folder_get(list->fs->engine, node.id, error) : NULL;
@@ -235,19 +235,7 @@ gboolean view_list(Listing *list, Node node, gint64 offset, GError **error) {
       && !list_folders(list, folder, special > 2 ? special - 2 : 0,
                        class == COOKIE_FOLDER ? number : 0, error))
     return FALSE;
-  if (class <= COOKIE_MESSAGE && !list->full && list->space) {
-    if (!list_messages(list, COOKIE_MESSAGE, class == COOKIE_MESSAGE ? number : 0, list_message,
-                       error))
-      return FALSE;
-    if (!list->full)
-      listed_messages(list->listed, list->last);
-  }
-  if (class <= COOKIE_GUEST && !list->full)
-    engine_guests_scan(list->fs->engine, dir, class == COOKIE_GUEST ? number : 0, list_guest, list);
-  if (!list->full && list->space && listed_later(list->listed, &later))
-    return list_messages(list, COOKIE_LATER, class == COOKIE_LATER ? number : later, list_message,
-                         error);
-  return TRUE;
+  return list_mail(list, dir, offset, list_message, list_guest, error);
 }
 
 /* ---- dovecot-keywords ---- */

@@ -311,12 +311,9 @@ static void set_size(Fs *fs, fuse_req_t req, fuse_ino_t ino, Node node, guint64 
     g_free(wait);
     return;
   }
-  EngineMsg msg = {0, 0};
-  guint32 local = 0;
-  if (node.kind == NODE_LOCAL)
-    local = node.id;
-  else
-    msg = (EngineMsg){node.id, node.uid};
+  EngineMsg msg;
+  guint32 local;
+  files_engine_id(node, &msg, &local);
   guint64 park = wait->park = park_begin(fs->parks, req);
   park_waits(fs->parks, park, engine_truncate(fs->engine, msg, local, size, on_truncated, wait));
 }

@@ -2,7 +2,7 @@
  *
  * What is promised is done on the server: in few commands, once, and never twice or not at all when
  * connections end. Against a model of a server and of the journal (model.h), and scripts for what
- * that does not do.
+ * that does not do. One long file, for it is mostly tables, and all run over the same few functions.
  */
 #include <string.h>
 
